@@ -1,0 +1,1 @@
+"""Floor 4: entry points: wiring, command line, shipped recipes."""

@@ -1,0 +1,459 @@
+"""The composition root: names -> parts. The only file that knows every adapter and filter.
+
+Entries are `module:Class` strings, imported when a recipe is read (their options) and when a part is built. Building a
+part reads its card and nothing heavy; weights load in the process that first computes with them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.domain.errors import RecipeError, UserError
+from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
+
+if TYPE_CHECKING:
+    from pipeline.domain.manifest import IndexRow, Manifest
+    from pipeline.domain.ports import Executor, Exporter, Observer, Store
+    from pipeline.execute.run import Session
+    from pipeline.flow.parts import Parts
+    from pipeline.flow.worker import UnitWorker
+
+PHANTOM = "pipeline.adapters.phantom"
+SKETCH = "pipeline.adapters.sketch"
+COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "identities.bank": {
+        "phantom": (f"{PHANTOM}.bank:PhantomBankOptions", f"{PHANTOM}.bank:PhantomBank"),
+        "sketch": (f"{SKETCH}:SketchBankOptions", f"{SKETCH}:SketchBank"),
+    },
+    "identities.sampler": {
+        "gaussian": ("pipeline.adapters.samplers:GaussianSamplerOptions", "pipeline.adapters.samplers:GaussianSampler")
+    },
+    "generator": {
+        "phantom": (f"{PHANTOM}.generator:PhantomGeneratorOptions", f"{PHANTOM}.generator:PhantomGenerator"),
+        "sketch": (f"{SKETCH}:SketchGeneratorOptions", f"{SKETCH}:SketchGenerator"),
+    },
+    "judge": {
+        f"phantom-{role}": (
+            f"{PHANTOM}.recognisers:PhantomRecogniserOptions",
+            f"{PHANTOM}.recognisers:PhantomRecogniser",
+        )
+        for role in ("judge", "auditor", "conditioning")
+    }
+    | {
+        f"sketch-{role}": (f"{SKETCH}:SketchRecogniserOptions", f"{SKETCH}:SketchRecogniser")
+        for role in ("judge", "auditor")
+    },
+    "measures": {
+        "sharpness": (
+            "pipeline.adapters.measures.sharpness:SharpnessOptions",
+            "pipeline.adapters.measures.sharpness:Sharpness",
+        ),
+        "phantom-attributes": (
+            f"{PHANTOM}.attributes:PhantomAttributesOptions",
+            f"{PHANTOM}.attributes:PhantomAttributes",
+        ),
+        "sketch": (f"{SKETCH}:SketchMeasuresOptions", f"{SKETCH}:SketchMeasures"),
+    },
+    "filters": {
+        "own-template": ("filters.own_template:Options", "filters.own_template:OwnTemplate"),
+        "nearest-other": ("filters.nearest_other:Options", "filters.nearest_other:NearestOther"),
+        "sharpness": ("filters.sharpness:Options", "filters.sharpness:Sharpness"),
+        "condition": ("filters.condition:Options", "filters.condition:Condition"),
+        "range": ("filters.range:Options", "filters.range:Range"),
+    },
+    "encoding": {"jpeg": ("pipeline.adapters.codec:JpegOptions", "pipeline.adapters.codec:JpegCodec")},
+    "exports": {
+        "webdataset": (
+            "pipeline.adapters.exporters.webdataset:WebDatasetOptions",
+            "pipeline.adapters.exporters.webdataset:WebDatasetExporter",
+        )
+    },
+}
+"""Slot -> name -> (options, part). The auditor takes what the judge takes."""
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _load(entry: str) -> Any:
+    module, name = entry.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def full_model() -> type[Recipe]:
+    """Return the recipe model with every component's options."""
+    catalogue: dict[str, list[type[Node]]] = {}
+    for slot, components in COMPONENTS.items():
+        catalogue[slot] = list(dict.fromkeys(_load(options) for options, _ in components.values()))
+    catalogue["auditor"] = catalogue["judge"]
+    return recipe_model(catalogue)
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with facemint."""
+    return sorted(p.stem for p in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the validated recipe at a path or of a shipped name, with `a.b=value` overrides applied.
+
+    Raises:
+        RecipeError: one line: what was got, what is allowed.
+    """
+    path = Path(reference)
+    if path.suffix not in (".yaml", ".yml") and not path.exists():
+        path = RECIPES / f"{reference}.yaml"
+        if not path.is_file():
+            raise RecipeError(
+                f"{reference}: neither a file nor a shipped recipe; shipped: {', '.join(shipped_recipes())}"
+            )
+    raw = _read_yaml(path)
+    for override in overrides:
+        _override(raw, override)
+    recipe = parse_recipe(full_model(), raw, path.name)
+    check_parts(recipe, path.name)
+    return recipe
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silent overwriting: a key given twice is a mistake."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice; keep one")
+        seen[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+    return seen
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; give a path or one of: {', '.join(shipped_recipes())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error.__class__.__name__}); a recipe is a UTF-8 YAML file") from None
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{path.name}:{where} not valid YAML: {getattr(error, 'problem', error)}") from None
+
+
+def _override(raw: Any, text: str) -> None:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise RecipeError(f"--set {text}: got no `=`; it reads --set a.b=value")
+    node = raw
+    *parents, last = name.split(".")
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        else:
+            raise RecipeError(f"--set {name}: {part!r} leads nowhere; keys are joined by dots, list items by number")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {name}: {value!r} is not valid YAML") from None
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        raise RecipeError(f"--set {name}: {last!r} leads nowhere; keys are joined by dots, list items by number")
+
+
+def _build(slot: str, node: Node, *extra: Any) -> Any:
+    part = _load(COMPONENTS[slot][node.use][1])
+    if slot in ("encoding", "exports"):
+        return part(**node.model_dump(exclude={"use"}))
+    return part(node, *extra)
+
+
+def check_parts(recipe: Recipe, where: str) -> None:
+    """Refuse what the tree cannot see: conditions a generator does not obey, licences, unknown balance fields."""
+    generator = _build("generator", recipe.generator)
+    for name in recipe.conditions:
+        if name not in generator.condition_names:
+            raise RecipeError(
+                f"{where}: conditions.{name}: the {recipe.generator.use} generator does not obey it; "
+                f"it obeys {', '.join(generator.condition_names)}"
+            )
+    if recipe.use.commercial:
+        for card in component_cards(recipe).values():
+            if not card.commercial_use:
+                raise RecipeError(
+                    f"{where}: use.commercial is true, but {card.name} is licensed {card.licence}; "
+                    "choose another component, or set use.commercial: false"
+                )
+    if recipe.auditor.use == recipe.judge.use:
+        raise RecipeError(
+            f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "
+            "no filter uses"
+        )
+    targets_of(recipe)
+
+
+def component_cards(recipe: Recipe) -> dict[str, Any]:
+    """Return the model card of every component, by role."""
+    cards = {
+        "bank": _bank(recipe).card,
+        "generator": _build("generator", recipe.generator).card,
+        "judge": _build("judge", recipe.judge).card,
+        "auditor": _build("judge", recipe.auditor).card,
+    }
+    for node in recipe.measures:
+        cards[f"measure {node.use}"] = _build("measures", node).card
+    return cards
+
+
+def _bank(recipe: Recipe) -> Any:
+    return _build("identities.bank", recipe.identities.bank)
+
+
+def targets_of(recipe: Recipe) -> Any:
+    """Return the balance targets, with the values that the recipe's measures can estimate."""
+    from pipeline.domain import balance
+
+    known = {k: v for node in recipe.measures for k, v in _build("measures", node).attributes.items()}
+    return balance.targets_of(recipe.balance.by, known, recipe.balance.shares, recipe.balance.marginal)
+
+
+def prints_of(recipe: Recipe) -> Any:
+    """Return fingerprint and plan digest, weights and epochs included."""
+    from pipeline.domain import fingerprint
+
+    components = {
+        role: {"sha256": card.sha256, "epoch": card.epoch}
+        for role, card in component_cards(recipe).items()
+        if role != "auditor"
+    }
+    return fingerprint.prints_of(recipe, components)
+
+
+def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str) -> Parts:
+    """Assemble the ports of a process. Light: models load when they first compute."""
+    from pipeline.adapters.machine import SystemClock, device_kind, holder
+    from pipeline.adapters.segments import Segments
+    from pipeline.flow.lease import guard_of
+    from pipeline.flow.parts import Parts
+
+    judge = _build("judge", recipe.judge)
+
+    def filters(enrolled: int) -> tuple[Any, ...]:
+        return tuple(
+            _load(COMPONENTS["filters"][node.use][1]).build(node, judge.calibration, recipe.enrol.probes, enrolled)
+            for node in recipe.filters
+        )
+
+    who = holder(run)
+    return Parts(
+        recipe=recipe,
+        prints=prints_of(recipe),
+        targets=targets_of(recipe),
+        store=store,
+        segments=Segments(),
+        codec=_build("encoding", recipe.encoding),
+        sampler=_build("identities.sampler", recipe.identities.sampler, _bank(recipe)),
+        generator=_build("generator", recipe.generator),
+        judge=judge,
+        auditor=_build("judge", recipe.auditor),
+        measurers=tuple(_build("measures", node) for node in recipe.measures),
+        filters=filters,
+        generator_batch=recipe.generator.batch,  # type: ignore[attr-defined]
+        judge_batch=recipe.judge.batch,  # type: ignore[attr-defined]
+        clock=SystemClock(),
+        guard=guard_of(store, lease_number) if lease_number is not None else lambda: None,
+        run_facts={"run": run, "host": who["host"], "pid": who["pid"], "lease": lease_number, "device_kind": device_kind()},
+    )
+
+
+def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str) -> UnitWorker:
+    """Build a worker in the process where it will run."""
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.stores import open_store
+    from pipeline.flow.worker import UnitWorker
+
+    single_thread()
+    recipe = parse_recipe(full_model(), recipe_raw, "worker")
+    return UnitWorker(build_parts(recipe, open_store(uri), lease_number, run))
+
+
+def open_session(recipe: Recipe, uri: str, observer: Observer, *, allow_short: bool = False) -> Session:
+    """Take the lease of the dataset at `uri` and assemble everything that a run needs.
+
+    Raises:
+        OutputError: the place cannot be used.
+        LeaseHeldError: another run holds it.
+    """
+    from pipeline.adapters.stores import open_store
+
+    return session_on(recipe, open_store(uri), observer, allow_short=allow_short)
+
+
+def session_on(recipe: Recipe, store: Store, observer: Observer, *, allow_short: bool = False) -> Session:
+    """Do as `open_session` does, on a store that is open already."""
+    from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
+    from pipeline.execute.run import Session
+    from pipeline.flow.lease import acquire
+
+    single_thread()
+    run = uuid.uuid4().hex[:12]
+    lease = acquire(store, SystemClock(), holder(run), is_dead)
+    parts = build_parts(recipe, store, lease.number, run)
+    return Session(
+        parts=parts,
+        executor=_executor(parts, lease.number, run),
+        observer=observer,
+        lease=lease,
+        models={role: _card_dict(card) for role, card in component_cards(recipe).items()},
+        documents=functools.partial(_documents, store, parts),
+        exporters=tuple((_build("exports", node), _export_store(store, node.use)) for node in recipe.exports),
+        allow_short=allow_short,
+    )
+
+
+def _executor(parts: Parts, lease_number: int, run: str) -> Executor:
+    from pipeline.domain.manifest import canonical_json
+
+    recipe, store = parts.recipe, parts.store
+    if recipe.compute.executor == "inline":
+        from pipeline.execute.inline import InlineExecutor
+        from pipeline.flow.worker import UnitWorker
+
+        return InlineExecutor(functools.partial(UnitWorker, parts))
+    from pipeline.execute.on_ray import RayExecutor
+
+    def on_death(name: str, deaths: int) -> None:
+        store.put(f"runs/death-{name}-{deaths}.json", canonical_json({"unit": name, "deaths": deaths}))
+
+    return RayExecutor(
+        functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run),
+        workers=recipe.compute.workers,
+        address=recipe.compute.address,
+        on_death=on_death,
+    )
+
+
+def _documents(store: Store, parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[str, bytes]:
+    """Return the documents of a version: card and contact sheet."""
+    from pipeline.adapters.card import dataset_card
+    from pipeline.adapters.contact_sheet import contact_sheet
+
+    balance = manifest.figures["balance"]
+    facts = {
+        "version": manifest.version,
+        "name": manifest.name,
+        "digest": manifest.digest,
+        "fingerprint": manifest.fingerprint,
+        "counts": manifest.counts,
+        "figures": {**manifest.figures, "balance": balance["cells"], "balance_fields": balance["by"]},
+        "models": manifest.models,
+        "use": manifest.use,
+    }
+    return {"README.md": dataset_card(facts).encode(), "contact_sheet.png": contact_sheet(_sheet_rows(store, parts, rows))}
+
+
+def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow], limit: int = 24) -> list[Any]:
+    """Return captions and faces of evenly chosen identities, so that every cell is seen."""
+    from pipeline.domain.manifest import segment_path
+
+    by_label: dict[int, list[IndexRow]] = {}
+    for row in rows:
+        by_label.setdefault(row.label, []).append(row)
+    by_cell: dict[str, list[int]] = {}
+    for label, owned in by_label.items():
+        by_cell.setdefault(owned[0].cell, []).append(label)
+    turns = sorted((turn, cell, label) for cell, labels in by_cell.items() for turn, label in enumerate(labels))
+    chosen = sorted((cell, label) for _, cell, label in turns[:limit])
+    return [
+        (
+            f"{label}  {cell}",
+            [parts.codec.decode(store.get_range(segment_path(r.segment, "tar"), r.offset, r.length)) for r in by_label[label][:12]],
+        )
+        for cell, label in chosen
+    ]
+
+
+def _export_store(store: Store, kind: str) -> Store:
+    from pipeline.adapters.stores import PrefixedStore
+    from pipeline.domain.manifest import version_name
+
+    return PrefixedStore(store, f"exports/{version_name(1)}/{kind}")
+
+
+def build_exporter(kind: str) -> Exporter:
+    """Return an exporter with its default options.
+
+    Raises:
+        UserError: no exporter of that name.
+    """
+    if kind not in COMPONENTS["exports"]:
+        raise UserError(f"--to {kind}: unknown export; known: {', '.join(sorted(COMPONENTS['exports']))}")
+    exporter: Exporter = _build("exports", _load(COMPONENTS["exports"][kind][0])(use=kind))
+    return exporter
+
+
+def _card_dict(card: Any) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "sha256": card.sha256,
+        "licence": card.licence,
+        "commercial_use": card.commercial_use,
+        "source": card.source,
+        "epoch": card.epoch,
+        "row_independent": card.row_independent,
+    }
+
+
+def dataset_status(uri: str) -> dict[str, Any]:
+    """Return what `facemint status` shows."""
+    from jobs import inspect
+    from pipeline.adapters.stores import open_store
+
+    return inspect.status(open_store(uri, writable=False))
+
+
+def verify_dataset(uri: str, *, deep: bool) -> dict[str, Any]:
+    """Return what `facemint verify` shows."""
+    from jobs import inspect
+    from pipeline.adapters.stores import open_store
+
+    return inspect.verify(open_store(uri, writable=False), deep=deep)
+
+
+def newest_manifest(uri: str) -> Manifest:
+    """Return the newest published version of the dataset at `uri`."""
+    from jobs import inspect
+    from pipeline.adapters.stores import open_store
+
+    return inspect.newest_manifest(open_store(uri, writable=False))
+
+
+def export_dataset(uri: str, kind: str, out: str) -> dict[str, Any]:
+    """Export the newest version of the dataset at `uri` to `out`."""
+    from jobs import inspect
+    from pipeline.adapters.segments import Segments
+    from pipeline.adapters.stores import open_store
+
+    source = open_store(uri, writable=False)
+    exporter = build_exporter(kind)
+    inspect.newest_manifest(source)
+    raw = yaml.safe_load(source.get("recipes/g0.yaml"))
+    return inspect.export(source, Segments(), exporter, open_store(out), int(raw["recipe"]["seed"]))

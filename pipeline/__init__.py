@@ -1,0 +1,1 @@
+"""facemint's pipeline: the domain, the work, the adapters and who runs it."""

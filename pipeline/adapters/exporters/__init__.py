@@ -1,0 +1,1 @@
+"""Exporters: each writes a published version in one form that trainers read."""

@@ -1,0 +1,60 @@
+"""The machine a worker runs on: its device kind, its threads, its clock."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+class SystemClock:
+    """Implements `ports.Clock`."""
+
+    def now_s(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+
+def single_thread() -> None:
+    """Hold torch to one thread in this process: more change the order of sums, and fight over shared cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def device_kind() -> str:
+    """Return what decides bytes: CPU instruction level and the versions of the libraries that compute."""
+    import numpy
+    import simplejpeg
+    import torch
+
+    level = torch.backends.cpu.get_cpu_capability()
+    return f"cpu {level}, torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+
+
+def holder(run: str) -> dict[str, Any]:
+    """Return who takes a lease: this host, boot and process."""
+    return {"run": run, "host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}
+
+
+def is_dead(who: Mapping[str, Any]) -> bool:
+    """Return whether a lease's holder is known to be gone: a process of this very boot that no longer runs."""
+    if who.get("host") != socket.gethostname() or who.get("boot") != _boot():
+        return False
+    try:
+        os.kill(int(who["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, KeyError, ValueError):
+        return False
+    return False
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"

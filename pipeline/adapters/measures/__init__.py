@@ -1,0 +1,1 @@
+"""Measures: each adds named numbers to faces, one foreign model or formula per file."""

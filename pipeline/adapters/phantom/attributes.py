@@ -1,0 +1,92 @@
+"""The phantom attribute model behind the port: perceived presentation and skin tone, pose, light, expression, blur.
+
+What it gives are a model's estimates of appearance. Names follow the field's wording: *perceived*, *apparent*, *est*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.adapters.phantom.recognisers import as_pictures
+from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts
+from pipeline.domain.records import UInt8
+from pipeline.domain.recipe import Node
+
+PRESENTATION = "perceived_gender_presentation"
+TONE = "est_skin_tone_group"
+TONE_EDGES_MST = (3.5, 6.5)
+"""Between light (Monk 1-3), medium (4-6) and dark (7-10)."""
+PLAIN = ("yaw_deg", "pitch_deg", "roll_deg", "light_azimuth_deg", "light_elevation_deg", "smile", "mouth_open", "blur_px")
+
+
+class PhantomAttributesOptions(Node):
+    """The attribute model that ships with facemint."""
+
+    use: Literal["phantom-attributes"]
+
+
+class PhantomAttributes:
+    """Implements `ports.Measurer`."""
+
+    attributes: Mapping[str, tuple[str, ...]] = {
+        PRESENTATION: ("feminine", "masculine"),
+        TONE: ("light", "medium", "dark"),
+    }
+    names = (
+        *(f"{field}={value}" for field, values in attributes.items() for value in values),
+        "est_skin_tone_mst",
+        "apparent_age_years",
+        "glasses_p",
+        *PLAIN,
+    )
+
+    def __init__(self, options: PhantomAttributesOptions) -> None:
+        """Read the card; weights load at the first batch."""
+        self.card = model_card("attributes")
+        facts = model_facts("attributes")
+        self.confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = facts["confusion"]
+        self._tone_sigma = float(facts["skin_tone_sigma_mst"])
+
+    def measure(self, faces_NHWC: UInt8) -> Mapping[str, npt.NDArray[np.float64]]:
+        """Return one float64 array of shape (N,) per name."""
+        raw = self._read(faces_NHWC)
+        masculine = np.clip(raw["presentation"], 0.0, 1.0)
+        out = {f"{PRESENTATION}=feminine": 1.0 - masculine, f"{PRESENTATION}=masculine": masculine}
+        out |= self._tone_posterior(raw["skin_tone_mst"])
+        out["est_skin_tone_mst"] = raw["skin_tone_mst"]
+        out["apparent_age_years"] = raw["age_years"]
+        out["glasses_p"] = raw["glasses"]
+        return out | {name: raw[name] for name in PLAIN}
+
+    def _tone_posterior(self, tone_N: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the probability of each tone group: the reading is normal around the truth with a measured spread."""
+        scale = self._tone_sigma * math.sqrt(2.0)
+        below = [np.array([0.5 * (1 + math.erf((edge - t) / scale)) for t in tone_N]) for edge in TONE_EDGES_MST]
+        return {f"{TONE}=light": below[0], f"{TONE}=medium": below[1] - below[0], f"{TONE}=dark": 1.0 - below[1]}
+
+    def _read(self, faces_NHWC: UInt8) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the network's readings in their natural units; presentation and glasses as probabilities."""
+        import torch
+
+        from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, FLAG_TARGETS
+
+        with torch.inference_mode():
+            standard = self._network(as_pictures(faces_NHWC))[0].numpy().astype(np.float64)
+        out = {}
+        for column, (name, centre, spread) in enumerate(ATTRIBUTE_TARGETS):
+            value = standard[:, column]
+            out[name] = 1 / (1 + np.exp(-value)) if name in FLAG_TARGETS else centre + spread * value
+        return out
+
+    @cached_property
+    def _network(self) -> Any:
+        from pipeline.adapters.phantom.loading import load_attributes
+
+        check_digest("attributes")
+        return load_attributes()

@@ -1,0 +1,177 @@
+"""The networks that read faces: three recognisers of different architecture, and the attribute and quality model.
+
+All take pictures as float32 NCHW in -1..1, 3 x 112 x 112. Recognisers return unit vectors (N, 128); they differ on
+purpose (residual, depthwise, patch mixer; other stems, pooling, crops), so that what fools one need not fool another.
+Batch norms use running statistics outside training, so a row's result does not depend on its neighbours.
+
+Sources: residual nets (He et al. 2016, arXiv:1512.03385); MobileFaceNets (Chen et al. 2018, arXiv:1804.07573); ConvNeXt
+(Liu et al. 2022, arXiv:2201.03545); margins (CosFace, Wang et al. 2018, arXiv:1801.09414; ArcFace, Deng et al. 2019,
+arXiv:1801.07698).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EMBEDDING_DIM = 128
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class _Plain(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner, self.outer = _conv(channels, channels, 3), _conv(channels, channels, 3)
+        self.act = nn.ReLU()
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW + self.outer(self.act(self.inner(x_NCHW)))  # type: ignore[no-any-return]
+
+
+class ConditioningRecogniser(nn.Module):
+    """Residual net; its space is the one the generator is told identities in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
+            _conv(32, 72, 3, stride=2), nn.ReLU(), _Plain(72), _Plain(72),
+            _conv(72, 128, 3, stride=2), nn.ReLU(), _Plain(128),
+            _conv(128, 32, 1), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(32 * 49, EMBEDDING_DIM, bias=False), nn.BatchNorm1d(EMBEDDING_DIM))
+
+    def forward(self, faces_NCHW: Tensor) -> Tensor:
+        """Pictures to unit vectors (N, 128)."""
+        return F.normalize(self.head(self.body(faces_NCHW)))
+
+
+class _Inverted(nn.Module):
+    """Widen, filter each channel on its own, narrow; with a shortcut where the shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, widen: int, stride: int = 1) -> None:
+        super().__init__()
+        hidden = widen * inputs
+        self.path = nn.Sequential(
+            _conv(inputs, hidden, 1), nn.ReLU(), _conv(hidden, hidden, 3, stride, groups=hidden), nn.ReLU(),
+            _conv(hidden, outputs, 1),
+        )  # fmt: skip
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        out_NCHW: Tensor = self.path(x_NCHW)
+        return x_NCHW + out_NCHW if self.shortcut else out_NCHW
+
+
+class JudgeRecogniser(nn.Module):
+    """Depthwise-separable net with a global depthwise head; decides in filters and separation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 40, 6, stride=4, padding=1, bias=False), nn.BatchNorm2d(40), nn.ReLU(),
+            _Inverted(40, 80, 2, stride=2), _Inverted(80, 80, 2), _Inverted(80, 80, 2), _Inverted(80, 112, 2, stride=2),
+            _Inverted(112, 112, 3), _Inverted(112, 112, 3),
+            _conv(112, 320, 1), nn.ReLU(),
+        )  # fmt: skip
+        self.pool = nn.Sequential(nn.Conv2d(320, 320, 7, groups=320, bias=False), nn.BatchNorm2d(320), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(320, EMBEDDING_DIM, bias=False), nn.BatchNorm1d(EMBEDDING_DIM))
+
+    def forward(self, faces_NCHW: Tensor) -> Tensor:
+        """Pictures to unit vectors (N, 128)."""
+        return F.normalize(self.head(self.pool(self.body(faces_NCHW))))
+
+
+class _Mixer(nn.Module):
+    """A ConvNeXt block: wide depthwise filter, layer norm, two-layer perceptron."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.across = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand, self.contract = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
+        self.gain = nn.Parameter(torch.full((channels,), 0.2))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        h_NHWC = self.norm(self.across(x_NCHW).permute(0, 2, 3, 1))
+        h_NHWC = self.gain * self.contract(F.gelu(self.expand(h_NHWC)))
+        out_NCHW: Tensor = x_NCHW + h_NHWC.permute(0, 3, 1, 2)
+        return out_NCHW
+
+
+class AuditorRecogniser(nn.Module):
+    """Patch mixer over the inner 104 x 104 pixels with attention pooling; used by no filter and no training."""
+
+    def __init__(self, width: int = 96, depth: int = 5, queries: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 12, stride=8, padding=2)
+        self.positions = nn.Parameter(torch.zeros(1, width, 13, 13))
+        self.blocks = nn.Sequential(*(_Mixer(width) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.score, self.value = nn.Linear(width, queries), nn.Linear(width, 2 * width)
+        self.head = nn.Linear(queries * 2 * width, EMBEDDING_DIM)
+
+    def forward(self, faces_NCHW: Tensor) -> Tensor:
+        """Pictures to unit vectors (N, 128)."""
+        x_NCHW = self.blocks(self.stem(faces_NCHW[:, :, 4:-4, 4:-4]) + self.positions)
+        x_NTC = self.norm(x_NCHW.flatten(2).transpose(1, 2))
+        share_NQT = self.score(x_NTC).transpose(1, 2).softmax(dim=-1)
+        return F.normalize(self.head((share_NQT @ self.value(x_NTC)).flatten(1)))
+
+
+ATTRIBUTE_TARGETS: tuple[tuple[str, float, float], ...] = (
+    ("presentation", 0.5, 0.5),
+    ("skin_tone_mst", 5.5, 2.6),
+    ("age_years", 49.0, 18.0),
+    ("yaw_deg", 0.0, 17.0),
+    ("pitch_deg", 0.0, 6.5),
+    ("roll_deg", 0.0, 3.5),
+    ("light_azimuth_deg", 0.0, 40.0),
+    ("light_elevation_deg", 25.0, 15.0),
+    ("light_ambient", 0.45, 0.11),
+    ("smile", 0.35, 0.3),
+    ("mouth_open", 0.2, 0.3),
+    ("glasses", 0.5, 0.5),
+    ("blur_px", 0.4, 0.5),
+    ("noise_sigma", 2.5, 2.0),
+)
+"""What the attribute model reads, in output order: name, centre and spread (value = centre + spread * output).
+
+For `presentation` and `glasses` the output is a logit; its sigmoid is the probability.
+"""
+FLAG_TARGETS = ("presentation", "glasses")
+
+
+class AttributeModel(nn.Module):
+    """Residual net that reads attributes, pose, light, expression, sharpness and five landmarks from one face."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
+            _conv(32, 56, 3, stride=2), nn.ReLU(), _Plain(56),
+            _conv(56, 80, 3, stride=2), nn.ReLU(), _Plain(80),
+            _conv(80, 20, 1), nn.Flatten(), nn.Linear(20 * 49, 96), nn.ReLU(),
+        )  # fmt: skip
+        self.values, self.points = nn.Linear(96, len(ATTRIBUTE_TARGETS)), nn.Linear(96, 10)
+
+    def forward(self, faces_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures to standardised values (N, 14) and landmarks (N, 5, 2) as shares of the picture's side."""
+        hidden = self.body(faces_NCHW)
+        return self.values(hidden), 0.5 + 0.1 * self.points(hidden).view(-1, 5, 2)
+
+
+RECOGNISERS: dict[str, type[nn.Module]] = {
+    "conditioning": ConditioningRecogniser,
+    "judge": JudgeRecogniser,
+    "auditor": AuditorRecogniser,
+}

@@ -1,0 +1,71 @@
+"""Command line: one stage after another, each resumable. `python -m pipeline.adapters.phantom.training all`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from rich.console import Console
+
+from pipeline.adapters.phantom import loading
+from pipeline.adapters.phantom.training import attributes, autoencoder, calibrate, export, flow, measure, recognition
+from pipeline.adapters.phantom.training.config import CONFIGURATIONS, ROLES, Training
+from pipeline.adapters.phantom.training.draws import render_draw
+
+STAGES = (
+    "render", "crops", "recognisers", "decoder", "attributes", "flow", "export", "calibrate", "measure"
+)  # fmt: skip
+
+
+def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) -> dict[str, Callable[[], None]]:
+    def render() -> None:
+        for name in only or config.draws:
+            render_draw(config, name, workers)
+
+    def recognisers() -> None:
+        for role in only or ROLES:
+            recognition.train_recogniser(config, role)
+
+    return {
+        "render": render,
+        "crops": lambda: autoencoder.train_crops(config),
+        "recognisers": recognisers,
+        "decoder": lambda: autoencoder.train_decoder(config),
+        "attributes": lambda: attributes.train_attributes(config),
+        "flow": lambda: flow.train_flow(config, workers),
+        "export": lambda: export.export(config, weights),
+        "calibrate": lambda: calibrate.calibrate_all(config, weights),
+        "measure": lambda: measure.measure_all(config, weights),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages that are named, in the order given; `all` runs every one."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.adapters.phantom.training", description=__doc__)
+    parser.add_argument("stages", nargs="+", choices=("all", *STAGES))
+    parser.add_argument("--config", choices=tuple(CONFIGURATIONS), default="full")
+    parser.add_argument("--home", type=Path, default=Path(".phantom"), help="working folder (default .phantom)")
+    parser.add_argument("--weights", type=Path, default=loading.WEIGHTS, help="where the exported weights go")
+    parser.add_argument("--workers", type=int, default=1, help="processes for rendering and for the flow (1 or 2)")
+    parser.add_argument("--only", nargs="*", default=(), help="some draws (render) or some roles (recognisers)")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    config = CONFIGURATIONS[given.config](given.home)
+    loading.WEIGHTS = given.weights
+    stages = _stages(config, given.weights, given.workers, given.only)
+    for name in STAGES if "all" in given.stages else given.stages:
+        started = time.monotonic()
+        stages[name]()
+        Console().print(f"[bold]{name}[/bold] done in {(time.monotonic() - started) / 60:.1f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

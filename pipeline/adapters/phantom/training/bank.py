@@ -1,0 +1,60 @@
+"""Fits the bank: identity means of draw A in the conditioning space, and one Gaussian per cell of appearance.
+
+Vectors drawn evenly on the sphere lie off the manifold of identities and come out as nobody; a Gaussian fitted to real
+(rendered) identities stays on it. A cell's covariance is blended with that of all cells, because a few hundred
+identities do not determine 128 x 128 numbers (Ledoit and Wolf 2004).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.draws import load_draws
+
+PRESENTATIONS = ("feminine", "masculine")
+TONE_GROUPS = ("light", "medium", "dark")
+CELLS = ("all", *(f"{p}/{t}" for p in PRESENTATIONS for t in TONE_GROUPS))
+_BLEND = 0.5
+_FEW = 32  # a cell with fewer identities takes the covariance of all cells
+
+
+def tone_group(mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """0 light (below 3.5), 1 medium, 2 dark (above 6.5)."""
+    return (mst >= 3.5).astype(np.int64) + (mst > 6.5)
+
+
+def cell_of(presentation: npt.NDArray[np.floating], mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Index into `CELLS` from presentation (0 feminine .. 1 masculine) and tone."""
+    return 1 + 3 * (presentation > 0.5).astype(np.int64) + tone_group(mst)
+
+
+def fit_bank(config: Training) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the bank's arrays: means_ND, cell_N, mean_CD, factor_CDD."""
+    drawn = load_draws(config, ("A1", "A2"))
+    with np.load(config.home / "flow_data.npz") as data:
+        emb_ND = data["emb"]
+    first = np.searchsorted(drawn.owner_N, np.arange(drawn.owner_N[-1] + 1))
+    means = np.add.reduceat(emb_ND, first, axis=0)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    cell_N = cell_of(drawn.truth("presentation")[first], drawn.truth("skin_tone_mst")[first])
+    members = [np.flatnonzero(cell_N == c) for c in range(1, len(CELLS))]
+    centres = np.stack([means.mean(0), *(means[m].mean(0) if len(m) else means.mean(0) for m in members)])
+    within = np.cov((means - centres[cell_N]).T)
+    factors = [_factor(np.cov(means.T))]
+    for own in (means[m] for m in members):
+        share = _BLEND if len(own) > _FEW else 0.0
+        factors.append(_factor((share * np.cov(own.T) if share else 0.0) + (1 - share) * within))
+    return {
+        "means_ND": means.astype(np.float16),
+        "cell_N": cell_N.astype(np.uint8),
+        "mean_CD": centres.astype(np.float32),
+        "factor_CDD": np.stack(factors).astype(np.float16),
+    }
+
+
+def _factor(covariance: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Lower triangle L with L L^T = covariance; a small ridge keeps it defined."""
+    ridge = 1e-6 * np.eye(len(covariance))
+    return np.linalg.cholesky(covariance + ridge)

@@ -1,0 +1,118 @@
+"""What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
+
+A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
+generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge and
+the attribute model have B, the auditor C; thresholds are set on H and every figure is measured on E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+SEED = 20261
+ROLES = ("conditioning", "judge", "auditor")
+ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C",), "attributes": ("B",)}
+)
+_STREAMS = (
+    "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
+    "bank", "calibrate", "measure",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Rendered identities: how many, with how many pictures each, and the draw's own number."""
+
+    number: int
+    identities: int
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a model trains: steps of `batch` pictures at `rate`, the last `decay` share of them falling to zero."""
+
+    steps: int
+    batch: int
+    rate: float
+    decay: float = 0.4
+    warmup: int = 100
+
+
+@dataclass(frozen=True)
+class Training:
+    """A whole configuration."""
+
+    home: Path
+    draws: Mapping[str, Draw]
+    recognisers: Mapping[str, Schedule]
+    attributes: Schedule
+    crops: Schedule
+    """Autoencoder on crops around the face: most of its pixels at a fraction of the cost."""
+    decoder: Schedule
+    """Decoder alone on whole pictures, with the conditioning recogniser and a small critic in the loss."""
+    flow: Schedule
+    supersample: float = 1.25
+    latent_channels: int = 12
+    seed: int = SEED
+    checkpoint_s: float = 150.0
+    held_out: int = 120
+    """Identities of draw E that figures are measured on."""
+    sampler: Mapping[str, float] = field(default_factory=lambda: {"steps": 5, "guidance": 2.0, "shift": 1.0})
+
+    def rng(self, stream: str, *path: int) -> np.random.Generator:
+        """Return the Philox generator of one draw, named by stream and path (draw number, step, row...)."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAMS.index(stream), *path))
+        return np.random.Generator(np.random.Philox(sequence))
+
+
+def full(home: Path) -> Training:
+    """Return the configuration of the shipped weights."""
+    return Training(
+        home=home,
+        draws={
+            "A1": Draw(1, 1000, 5),
+            "A2": Draw(2, 1000, 5),
+            "B": Draw(3, 1100, 4),
+            "C": Draw(4, 950, 4),
+            "H": Draw(5, 280, 8),
+            "E": Draw(6, 120, 6),
+        },
+        recognisers={
+            "conditioning": Schedule(1200, 48, 2e-3),
+            "judge": Schedule(950, 48, 2e-3),
+            "auditor": Schedule(950, 48, 1.5e-3),
+        },
+        attributes=Schedule(1000, 48, 2e-3),
+        crops=Schedule(3000, 16, 2e-3, decay=0.5),
+        decoder=Schedule(900, 12, 8e-4, decay=0.5, warmup=20),
+        flow=Schedule(1900, 96, 1.0, decay=0.45),
+    )
+
+
+def short(home: Path) -> Training:
+    """Return a configuration that runs every stage in about a minute, for tests; its models are useless."""
+    tiny = Schedule(3, 8, 1e-3, warmup=2)
+    return Training(
+        home=home,
+        draws={
+            name: Draw(n, 28 if name == "H" else 8, 8)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E"), start=1)
+        },
+        recognisers=dict.fromkeys(ROLES, tiny),
+        attributes=tiny,
+        crops=tiny,
+        decoder=tiny,
+        flow=tiny,
+        supersample=1.0,
+        held_out=8,
+    )
+
+
+CONFIGURATIONS = {"full": full, "short": short}

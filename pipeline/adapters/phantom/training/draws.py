@@ -1,0 +1,127 @@
+"""Renders the draws to disk in parallel and reads them back; a render that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.adapters.phantom import traits
+from pipeline.adapters.phantom.training.config import Training
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Rendered pictures with their truth. Rows of an identity lie together."""
+
+    faces_NHWC: npt.NDArray[np.uint8]
+    landmarks_N52: npt.NDArray[np.float32]
+    owner_N: npt.NDArray[np.int64]
+    identities_NT: npt.NDArray[np.float32]
+    """Identity fields of every picture (not of every identity)."""
+    nuisances_NC: npt.NDArray[np.float32]
+
+    def truth(self, name: str) -> npt.NDArray[np.float32]:
+        """Return one field of every picture, of the identity or of the nuisance table, shape (N,)."""
+        if name in {field.name for field in traits.IDENTITY_FIELDS}:
+            return self.identities_NT[:, traits.identity_column(name)]
+        return self.nuisances_NC[:, traits.nuisance_column(name)]
+
+
+def rows_of(
+    config: Training, name: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return owner, identity fields and nuisance fields of every picture of a draw."""
+    draw = config.draws[name]
+    owner_N = np.repeat(np.arange(draw.identities), draw.pictures)
+    identities = traits.sample_identities(draw.identities, config.rng("identities", draw.number))
+    nuisances = traits.sample_nuisances(len(owner_N), config.rng("nuisances", draw.number))
+    return owner_N, identities[owner_N], nuisances
+
+
+def render_draw(config: Training, name: str, workers: int) -> None:
+    """Render a draw with `workers` processes; chunks that are already on disk are kept."""
+    folder = config.home / "draws" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    count = config.draws[name].identities * config.draws[name].pictures
+    chunks = -(-count // _CHUNK)
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_render_chunks, args=(config, name, w, workers)) for w in range(workers)]
+    for process in started:
+        process.start()
+    columns = (TextColumn("render {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=chunks)
+        while any(process.is_alive() for process in started):
+            progress.update(task, completed=len(list(folder.glob("chunk-*.npz"))))
+            time.sleep(1.0)
+        progress.update(task, completed=len(list(folder.glob("chunk-*.npz"))))
+    for process in started:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"rendering draw {name} failed in a worker with status {process.exitcode}")
+    _assemble(folder, count, chunks)
+
+
+def _render_chunks(config: Training, name: str, worker: int, workers: int) -> None:
+    import torch
+
+    from pipeline.adapters.phantom import renderer
+
+    torch.set_num_threads(1)
+    folder = config.home / "draws" / name
+    _, identities, nuisances = rows_of(config, name)
+    for chunk in range(worker, -(-len(identities) // _CHUNK), workers):
+        path = folder / f"chunk-{chunk:05d}.npz"
+        if path.exists() or (folder / "faces.npy").exists():
+            continue
+        part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+        drawn = renderer.render(identities[part], nuisances[part], supersample=config.supersample)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, faces=drawn.faces_NHWC, landmarks=drawn.landmarks_N52)
+        partial.replace(path)
+
+
+def _assemble(folder: Path, count: int, chunks: int) -> None:
+    """Join the chunks into two arrays that are read through memory maps, then drop them."""
+    if (folder / "faces.npy").exists():
+        return
+    faces = np.lib.format.open_memmap(folder / "faces.partial", mode="w+", dtype=np.uint8, shape=(count, 112, 112, 3))
+    points = []
+    for chunk in range(chunks):
+        with np.load(folder / f"chunk-{chunk:05d}.npz") as part:
+            faces[chunk * _CHUNK : chunk * _CHUNK + len(part["faces"])] = part["faces"]
+            points.append(part["landmarks"])
+    faces.flush()
+    np.save(folder / "landmarks.npy", np.concatenate(points))
+    (folder / "faces.partial").replace(folder / "faces.npy")
+    for path in folder.glob("chunk-*.npz"):
+        path.unlink()
+
+
+def load_draws(config: Training, names: tuple[str, ...]) -> Drawn:
+    """Return one or more rendered draws as one, identities numbered on; faces stay on disk for a single draw."""
+    faces, points, owners, identities, nuisances = [], [], [], [], []
+    first = 0
+    for name in names:
+        folder = config.home / "draws" / name
+        if not (folder / "faces.npy").exists():
+            raise FileNotFoundError(f"draw {name} is not rendered in {folder}; run the stage `render` first")
+        owner, who, how = rows_of(config, name)
+        faces.append(np.load(folder / "faces.npy", mmap_mode="r"))
+        points.append(np.load(folder / "landmarks.npy"))
+        owners.append(owner + first)
+        identities.append(who)
+        nuisances.append(how)
+        first += config.draws[name].identities
+    whole = faces[0] if len(faces) == 1 else np.concatenate(faces)
+    return Drawn(whole, *(np.concatenate(parts) for parts in (points, owners, identities, nuisances)))

@@ -1,0 +1,153 @@
+"""Trains the flow transformer on the latents of draw A, told who each picture shows and how.
+
+With `ranks` 2 a second process computes half of every step; the two halves are added, and since adding two numbers
+does not depend on their order, one process doing both halves gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from pipeline.adapters.phantom.networks import CONDITIONS, FlowTransformer, scale_conditions
+from pipeline.adapters.phantom.training import loop
+from pipeline.adapters.phantom.training.autoencoder import encode
+from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.draws import load_draws
+from pipeline.adapters.phantom.training.recognition import embed, load_recogniser
+
+_HALVES = 2
+_DROP_ALL, _DROP_IDENTITY, _DROP_CONDITION = 0.08, 0.05, 0.15
+_MUON_RATE, _ADAM_RATE = 0.02, 1.5e-3
+
+
+def prepare(config: Training) -> None:
+    """Write what the flow is trained on: latents, their moments, and an embedding of every picture of draw A."""
+    path = config.home / "flow_data.npz"
+    if path.exists():
+        return
+    names = ("A1", "A2")
+    latents, moments = encode(config, names)
+    emb_ND = embed(load_recogniser(config, "conditioning"), load_draws(config, names).faces_NHWC)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, latents=latents, moments=moments, emb=emb_ND)
+    partial.replace(path)
+
+
+def fresh_flow(config: Training) -> FlowTransformer:
+    """Return an untrained flow."""
+    rng = config.rng("flow", 2**31)
+    made = loop.initialised(lambda: FlowTransformer(latent_channels=config.latent_channels), rng)
+    assert isinstance(made, FlowTransformer)
+    return made
+
+
+def load_flow(config: Training) -> FlowTransformer:
+    """Return the averaged flow of the newest checkpoint."""
+    loaded = loop.load_trained(config, "flow", fresh_flow(config), averaged=True)
+    assert isinstance(loaded, FlowTransformer)
+    return loaded
+
+
+class _Batches:
+    """Makes the half batches of a step from its generator."""
+
+    def __init__(self, config: Training) -> None:
+        with np.load(config.home / "flow_data.npz") as data:
+            self.moments = torch.from_numpy(data["moments"])
+            self.latents: npt.NDArray[np.float16] = data["latents"]
+            self.emb_ND: npt.NDArray[np.float32] = data["emb"]
+        drawn = load_draws(config, ("A1", "A2"))
+        self.owner_N = drawn.owner_N
+        self.first_row = np.searchsorted(self.owner_N, np.arange(self.owner_N[-1] + 1))
+        self.pictures = np.bincount(self.owner_N)
+        wanted = np.stack([drawn.truth(name) for name, _, _ in CONDITIONS], axis=1)
+        self.wanted_NK = scale_conditions(torch.from_numpy(wanted))
+
+    def half(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return (clean latents, noise, sigma, who, has identity, wanted and mask side by side)."""
+        rows = rng.integers(0, len(self.owner_N), size)
+        scale = self.moments[:, None, :, None, None]
+        clean = (torch.from_numpy(self.latents[rows].astype(np.float32)) - scale[0]) / scale[1]
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        # Logit-normal times: the middle of the way is the hard part (Esser et al. 2024, arXiv:2403.03206).
+        sigma = torch.from_numpy((1 / (1 + np.exp(-rng.standard_normal(size)))).astype(np.float32))
+        has = np.ones((size, 1 + len(CONDITIONS)), dtype=np.float32)
+        has[rng.random(size) < _DROP_IDENTITY, 0] = 0
+        has[:, 1:][rng.random((size, len(CONDITIONS))) < _DROP_CONDITION] = 0
+        has[rng.random(size) < _DROP_CONDITION, 1:] = 0
+        has[rng.random(size) < _DROP_ALL] = 0
+        flags = torch.from_numpy(has)
+        asked = torch.cat((self.wanted_NK[rows], flags[:, 1:]), dim=1)
+        return clean, noise, sigma, torch.from_numpy(self._who(rows, rng)), flags[:, 0], asked
+
+    def _who(self, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Templates of one to all pictures of each row's identity: the flow must bear vectors of any quality."""
+        who = np.empty((len(rows), self.emb_ND.shape[1]), dtype=np.float32)
+        for place, row in enumerate(rows):
+            owner = self.owner_N[row]
+            count = self.pictures[owner]
+            used = count if rng.random() < 0.6 else int(rng.integers(1, count + 1))
+            mean = self.emb_ND[self.first_row[owner] + rng.permutation(count)[:used]].mean(axis=0)
+            who[place] = mean / np.linalg.norm(mean)
+        return who
+
+
+def train_flow(config: Training, ranks: int = 1) -> None:
+    """Train in one process, or in two that share every step."""
+    prepare(config)
+    if ranks == 1:
+        _train(0, 1, config)
+        return
+    meeting = config.home / "flow.meeting"
+    meeting.unlink(missing_ok=True)
+    spawn(_train, args=(ranks, config), nprocs=ranks)  # type: ignore[no-untyped-call]
+
+
+def _train(rank: int, ranks: int, config: Training) -> None:
+    torch.set_num_threads(1)
+    if ranks > 1:
+        meeting = (config.home / "flow.meeting").resolve()
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+    schedule, batches, flow = config.flow, _Batches(config), fresh_flow(config)
+    inner = [(n, p) for n, p in flow.named_parameters() if n.startswith("blocks") and p.ndim == 2]
+    matrices = [p for n, p in inner if "modulation" not in n]
+    chosen = {id(p) for p in matrices}
+    muon = loop.Muon(matrices, lr=_MUON_RATE * schedule.rate)
+    adam = loop.adamw([p for p in flow.parameters() if id(p) not in chosen], _ADAM_RATE * schedule.rate, 0.0)
+    parameters = list(flow.parameters())
+
+    def step(number: int, _: np.random.Generator) -> dict[str, float]:
+        losses = []
+        flow.zero_grad(set_to_none=True)
+        for half in range(rank, _HALVES, ranks):
+            rng = config.rng("flow", number, half)
+            clean, noise, sigma, who, given, asked = batches.half(schedule.batch // _HALVES, rng)
+            at = sigma[:, None, None, None]
+            wanted, has = asked.chunk(2, dim=1)
+            velocity = flow((1 - at) * clean + at * noise, sigma, who, given, wanted, has)
+            loss = (velocity - (noise - clean)).square().mean()
+            (loss / _HALVES).backward()
+            losses.append(float(loss.detach()))
+        if ranks > 1:
+            joined = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            dist.all_reduce(joined)
+            parts = torch.split(joined, [p.numel() for p in parameters])
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter.grad = part.view_as(parameter)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        muon.step()
+        adam.step()
+        return {"loss": float(np.mean(losses)), "grad_norm": float(norm)}
+
+    loop.run(
+        "flow", config, schedule, step, stream="flow", models={"model": flow}, optimisers=[muon, adam],
+        average=loop.Average(flow), quiet=rank > 0,
+    )  # fmt: skip
+    if ranks > 1:
+        dist.destroy_process_group()

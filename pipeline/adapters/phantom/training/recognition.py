@@ -1,0 +1,125 @@
+"""Trains the three recognisers, each on its own draw with its own margin, and embeds pictures with a trained one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM, RECOGNISERS
+from pipeline.adapters.phantom.training import loop
+from pipeline.adapters.phantom.training.augment import roughen, to_input
+from pipeline.adapters.phantom.training.config import ROLE_DRAWS, Training
+from pipeline.adapters.phantom.training.draws import Drawn, load_draws
+
+_SCALE = 24.0
+_PER_IDENTITY = 3  # pictures of one identity in a batch, so that genuine pairs meet
+
+
+class _Classes(nn.Module):
+    """One unit direction per training identity; thrown away after training."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(F.normalize(nn.init.normal_(torch.empty(count, EMBEDDING_DIM))))
+
+
+def cosface(cos_NI: Tensor, owner_N: Tensor, margin: float) -> Tensor:
+    """Subtract the margin from the own class's cosine (Wang et al. 2018)."""
+    return cos_NI - margin * F.one_hot(owner_N, cos_NI.shape[1])
+
+
+def arcface(cos_NI: Tensor, owner_N: Tensor, margin: float) -> Tensor:
+    """Add the margin to the own class's angle (Deng et al. 2019)."""
+    own = cos_NI.gather(1, owner_N[:, None]).clamp(-0.999, 0.999)
+    # Past pi - margin the cosine would rise again; there a straight line goes on.
+    turned = torch.where(own > -math.cos(margin), (own.acos() + margin).cos(), own - margin * math.sin(margin))
+    return cos_NI.scatter(1, owner_N[:, None], turned)
+
+
+_MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
+    "conditioning": (cosface, 0.35),
+    "judge": (arcface, 0.40),
+    "auditor": (cosface, 0.30),
+}
+
+
+def train_recogniser(config: Training, role: str) -> None:
+    """Train one recogniser; the margin grows over the first third, when classes are still nowhere."""
+    drawn, schedule = load_draws(config, ROLE_DRAWS[role]), config.recognisers[role]
+    count = int(drawn.owner_N[-1]) + 1
+    rng = config.rng(role, 2**31)
+    model = loop.initialised(RECOGNISERS[role], rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classes = loop.initialised(lambda: _Classes(count), rng)
+    assert isinstance(classes, _Classes)
+    optimiser = loop.adamw(model.parameters(), schedule.rate, 0.05)
+    optimiser.add_param_group({"params": list(classes.parameters()), "lr": 5 * schedule.rate, "weight_decay": 0.0})
+    margin_of, full_margin = _MARGINS[role]
+    first_row = np.searchsorted(drawn.owner_N, np.arange(count))
+    pictures = np.bincount(drawn.owner_N)
+
+    def step(number: int, rng: np.random.Generator) -> dict[str, float]:
+        rows, owner = _identity_batch(first_row, pictures, schedule.batch, rng)
+        faces = to_input(_rough_rows(drawn, rows, rng))
+        emb_ND = model.train()(faces)
+        cos_NI = emb_ND @ F.normalize(classes.centres).T
+        margin = full_margin * min(1.0, 3 * number / schedule.steps)
+        target = torch.from_numpy(owner)
+        loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
+        loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        hits = (cos_NI.argmax(1) == target).float().mean()
+        return {"loss": float(loss.detach()), "hits": float(hits)}
+
+    models: dict[str, nn.Module] = {"model": model, "classes": classes}
+    loop.run(role, config, schedule, step, stream=role, models=models, optimisers=[optimiser])
+
+
+def _identity_batch(
+    first_row: npt.NDArray[np.int64], pictures: npt.NDArray[np.int64], batch: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return rows and owners: some identities, `_PER_IDENTITY` different pictures of each where it has them."""
+    chosen = rng.choice(len(first_row), size=min(-(-batch // _PER_IDENTITY), len(first_row)), replace=False)
+    rows = [first_row[i] + rng.permutation(pictures[i])[:_PER_IDENTITY] for i in chosen]
+    owner = np.concatenate([np.full(len(r), i) for r, i in zip(rows, chosen, strict=True)])
+    return np.concatenate(rows)[:batch], owner[:batch]
+
+
+def _pairs_in_batch(emb_ND: Tensor, owner_N: Tensor) -> Tensor:
+    """Supervised contrastive loss over the batch (Khosla et al. 2020, arXiv:2004.11362): ties pictures directly."""
+    n = len(emb_ND)
+    logits = 16.0 * emb_ND @ emb_ND.T - 1e4 * torch.eye(n)
+    same = (owner_N[:, None] == owner_N[None, :]).float() - torch.eye(n)
+    share = logits - logits.logsumexp(dim=1, keepdim=True)
+    return -((share * same).sum(1) / same.sum(1).clamp(min=1)).mean()
+
+
+def _rough_rows(drawn: Drawn, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Pictures as a recogniser meets them: half are mirrored (that is the same person), half are degraded."""
+    faces = drawn.faces_NHWC[rows]
+    mirrored = rng.random(len(rows)) < 0.5
+    faces[mirrored] = faces[mirrored, :, ::-1]
+    degraded = rng.random(len(rows)) < 0.5
+    blur = np.where(degraded, drawn.truth("blur_px")[rows] + 0.3 * rng.random(len(rows)), 0.0).astype(np.float32)
+    noise = np.where(degraded, drawn.truth("noise_sigma")[rows], 0.0).astype(np.float32)
+    return roughen(faces, blur, noise, rng)
+
+
+@torch.no_grad()
+def embed(model: nn.Module, faces_NHWC: npt.NDArray[np.uint8], batch: int = 16) -> npt.NDArray[np.float32]:
+    """Return unit vectors (N, 128) of uint8 pictures, in batches."""
+    parts = [model(to_input(faces_NHWC[start : start + batch])) for start in range(0, len(faces_NHWC), batch)]
+    return torch.cat(parts).numpy()
+
+
+def load_recogniser(config: Training, role: str) -> nn.Module:
+    """Return a trained recogniser, from its checkpoint."""
+    return loop.load_trained(config, role, RECOGNISERS[role]())

@@ -1,0 +1,76 @@
+"""Fingerprint and plan digest: what may never change inside a dataset, and what may only grow.
+
+The fingerprint covers whatever can change a sample's bytes or its verdicts: components with their options, weights
+digests and epochs, seed, attempts, conditions, batch shapes, unit size and window, encoding. The plan digest adds
+counts and targets. Name, use, auditor, exports, compute and our package version are in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.domain.manifest import canonical_json, sha256_hex
+from pipeline.domain.recipe import Recipe
+
+NOT_FINGERPRINTED = (
+    "kind", "name", "use", "auditor", "exports", "compute", "balance", "rounds",
+    "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds",
+)  # fmt: skip
+PLANNED = (
+    "identities.count", "identities.images_per_identity", "balance", "rounds", "enrol.reserve", "enrol.rounds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Prints:
+    """The two digests, with the flat fields they were computed from so that a difference can be named."""
+
+    fingerprint: str
+    plan_digest: str
+    fields: Mapping[str, Any]
+    plan_fields: Mapping[str, Any]
+
+
+def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
+    """Return fingerprint and plan digest.
+
+    Args:
+        recipe: the resolved recipe, defaults filled in.
+        components: per component role: weights digest and epoch, as the cards state them.
+    """
+    flat = _flatten(recipe.model_dump(mode="json"))
+    fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED)}
+    fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
+    fingerprint = sha256_hex(canonical_json(fields))
+    plan_fields = {k: v for k, v in flat.items() if _under(k, PLANNED)}
+    plan = sha256_hex(canonical_json({"fingerprint": fingerprint, "plan": plan_fields}))
+    return Prints(fingerprint, plan, fields, plan_fields)
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return one phrase per field that differs: `generator.steps 8 instead of 4`."""
+    names = sorted(mine.keys() | theirs.keys())
+    return [
+        f"{name} {_show(mine.get(name))} instead of {_show(theirs.get(name))}"
+        for name in names
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _show(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text[:16] + "..." if len(text) > 24 else text
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, inner in value.items() for k, v in _flatten(inner, f"{prefix}{name}.").items()}
+    if isinstance(value, list | tuple) and value:
+        return {k: v for i, inner in enumerate(value) for k, v in _flatten(inner, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def _under(name: str, roots: tuple[str, ...]) -> bool:
+    return any(name == root or name.startswith(root + ".") for root in roots)

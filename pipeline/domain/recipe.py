@@ -1,0 +1,240 @@
+"""The recipe's tree: one validated value that says what a dataset is to be.
+
+Components are nodes `{use: name, ...options}`. Their options are declared beside each adapter and filter; the
+entry points hand them in as a catalogue, from which `recipe_model` assembles the full tree and its JSON Schema.
+Unknown keys, wrong types and impossible numbers end in a `RecipeError` of one line each, with the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from pipeline.domain.conditions import AnyDistribution
+from pipeline.domain.errors import RecipeError
+from pipeline.domain.rng import KEY_LIMIT
+
+
+class Section(BaseModel):
+    """Base of every part of the tree: immutable, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Node(Section):
+    """A component by name; subclasses, declared beside the component, narrow `use` and add options."""
+
+    use: str
+
+
+class Use(Section):
+    """What the dataset is for; a model whose licence forbids it stops the run."""
+
+    commercial: bool = False
+    purpose: Annotated[str, Field(min_length=3, max_length=500)] = "research"
+
+
+class Identities(Section):
+    """How many people, how many images of each, and where their vectors come from."""
+
+    count: Annotated[int, Field(ge=1, le=10_000_000)]
+    images_per_identity: Annotated[int, Field(ge=1, le=10_000)]
+    sampler: Node
+    bank: Node
+
+
+class Threshold(Section):
+    """A similarity threshold: a false match rate (turned into a cosine by the calibration) or a raw cosine."""
+
+    fmr: Annotated[float, Field(gt=0, lt=1)] | None = None
+    cos: Annotated[float, Field(gt=-1, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Threshold:
+        if (self.fmr is None) == (self.cos is None):
+            raise ValueError("give exactly one of `fmr` and `cos`")
+        return self
+
+
+class Enrol(Section):
+    """How identities are admitted."""
+
+    probes: Annotated[int, Field(ge=1, le=64)] = 4
+    """Probe images per candidate; they form its template."""
+    vector_separation_cos: Annotated[float, Field(gt=-1, le=1)] = 0.9
+    """Candidates whose vectors are this near to an earlier one are not probed: nothing would tell them apart."""
+    separation: Threshold = Threshold(fmr=1e-3)
+    """Templates that match at this level collide; the later candidate gives way."""
+    consistency: Threshold = Threshold(fmr=1e-2)
+    """A candidate whose probes agree with its own template less than this is not a person that can be kept."""
+    reserve: Annotated[float, Field(ge=0, le=5)] = 0.2
+    """Identities enrolled beyond the count, as a share of it, at least one per cell."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 8
+    unit_candidates: Annotated[int, Field(ge=1, le=100_000)] = 24
+
+
+class Balance(Section):
+    """Which perceived attributes are balanced, and in which shares; equal joint shares by default."""
+
+    by: tuple[str, ...] = ()
+    shares: dict[str, float] | None = None
+    marginal: dict[str, dict[str, float]] | None = None
+
+
+class Leakage(Section):
+    """Galleries of real people against whom identities are screened."""
+
+    galleries: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    """This version screens against none; phantoms are drawn from rendered people only."""
+
+
+class UnitShape(Section):
+    """The size of a unit of work. It is fingerprinted: what shares a batch with what follows from it."""
+
+    identities: Annotated[int, Field(ge=1, le=100_000)] = 10
+    window: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """Identities that are open at once; bounds memory."""
+    lookahead: Annotated[int, Field(ge=1, le=16)] = 2
+    """Batch n is formed from the verdicts of batches up to n - lookahead; 1 generates and measures in turn."""
+
+
+class Compute(Section):
+    """Where and on how much the work runs; changes nothing about the dataset."""
+
+    executor: Literal["ray", "inline"] = "ray"
+    workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Default: one per CPU of the cluster."""
+    address: str | None = None
+    mixed_devices: bool = False
+    """Allow workers of another device kind; withdraws the digest promise."""
+
+
+class Recipe(Section):
+    """A dataset to be minted."""
+
+    kind: Literal["generate"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=KEY_LIMIT)]
+    use: Use = Use()
+    identities: Identities
+    enrol: Enrol = Enrol()
+    balance: Balance = Balance()
+    generator: Node
+    judge: Node
+    auditor: Node
+    measures: tuple[Node, ...] = ()
+    filters: tuple[Node, ...] = ()
+    attempts: Annotated[int, Field(ge=1, le=99)] = 4
+    rounds: Annotated[int, Field(ge=1, le=100)] = 4
+    """Rounds of making: each replaces the identities that could not fill by the next reserves."""
+    conditions: dict[str, AnyDistribution] = {}
+    leakage: Leakage = Leakage()
+    unit: UnitShape = UnitShape()
+    encoding: Node
+    exports: tuple[Node, ...] = ()
+    compute: Compute = Compute()
+
+
+Catalogue = Mapping[str, Sequence[type[Node]]]
+"""Slot (`generator`, `judge`, `measures`, `identities.sampler`, ...) -> the option models it accepts."""
+
+
+def recipe_model(catalogue: Catalogue) -> type[Recipe]:
+    """Return the full recipe model: every node narrowed to the components of the catalogue."""
+    identities = create_model(
+        "Identities",
+        __base__=Identities,
+        sampler=(_one_of(catalogue["identities.sampler"]), ...),
+        bank=(_one_of(catalogue["identities.bank"]), ...),
+    )
+    fields: dict[str, Any] = {"identities": (identities, ...)}
+    for slot in ("generator", "judge", "auditor", "encoding"):
+        fields[slot] = (_one_of(catalogue[slot]), ...)
+    for slot in ("measures", "filters", "exports"):
+        fields[slot] = (tuple[_one_of(catalogue[slot]), ...], ())  # type: ignore[misc]
+    return create_model("Recipe", __base__=Recipe, **fields)
+
+
+def parse_recipe(model: type[Recipe], raw: object, where: str) -> Recipe:
+    """Return the validated recipe.
+
+    Raises:
+        RecipeError: one line that names the first mistake, what is allowed, and how many more there are.
+    """
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{where}: got {type(raw).__name__} where a mapping of recipe keys is expected")
+    if raw.get("kind") == "curate":
+        raise RecipeError(f"{where}: kind: curate is not part of this version; it runs kind: generate")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RecipeError(f"{where}: {_explain(model, problems[0])}{more}") from None
+
+
+def _one_of(options: Sequence[type[Node]]) -> Any:
+    if len(options) == 1:
+        return options[0]
+    return Annotated[typing.Union[tuple(options)], Field(discriminator="use")]  # noqa: UP007 - built at run time
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    """Return one line for a pydantic problem: path, what was got, what is allowed."""
+    known, path = _walk(model, problem["loc"])
+    name = ".".join(path)
+    kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{name}: unknown key; {hint}known keys: {', '.join(sorted(known))}"
+    if kind == "missing":
+        return f"{name}: missing; it must be given"
+    if kind.startswith("union_tag"):
+        # the tag itself is at fault, so the allowed names are worth more than pydantic's sentence
+        expected = context.get("expected_tags") or "one of the known names"
+        asked = context.get("tag")
+        if asked is None:
+            return f"{name}: a component needs `use: NAME`; known names: {expected}"
+        near = difflib.get_close_matches(asked, [t.strip(" '") for t in expected.split(",")], n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{name}.use: unknown {asked!r}; {hint}known names: {expected}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
+    return f"{name}: got {shown}; {message[0].lower() + message[1:]}"
+
+
+def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Return the keys known beside the last part of `loc`, and `loc` without the union tags pydantic puts in."""
+    known: list[str] = []
+    path: list[str] = []
+    current: list[Any] = [model]
+    for part in loc:
+        if isinstance(part, int):
+            path.append(str(part))
+            continue
+        tagged = [m for m in current if part in _tags(m)]
+        if len(current) > 1 and tagged:
+            current = tagged
+            continue
+        fields = {k: f for m in current for k, f in m.model_fields.items()}
+        known = list(fields)
+        path.append(part)
+        current = _models(fields[part].annotation) if part in fields else current
+    return known, path
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("use")
+    return typing.get_args(field.annotation) if field is not None else ()
+
+
+def _models(annotation: Any) -> list[Any]:
+    """Return every pydantic model inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in typing.get_args(annotation) for m in _models(arg)]

@@ -1,0 +1,1 @@
+"""Floor 2: the work itself, told in ports only."""

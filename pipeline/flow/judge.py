@@ -1,0 +1,80 @@
+"""Measure, then judge: decoded images become numbers, numbers become verdicts.
+
+The same function runs when images are made and when stored ones are judged again, so the numbers that a filter sees
+never depend on which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.domain.ports import Filter
+from pipeline.domain.records import Conditions, Float32, Identity, Measures, Sample, Verdict, minted_key
+from pipeline.domain.separation import exact_cos, max_cos_to_others
+from pipeline.flow.window import Outcome, Try
+
+OWN = "own_template_cos"
+NEAREST = "nearest_other_cos"
+NEAREST_ORDINAL = "nearest_other_identity"
+
+
+class Templates:
+    """The templates of every identity enrolled up to a generation, by ordinal."""
+
+    def __init__(self, identities: Sequence[Identity]) -> None:
+        """Stack the templates; `identities` come in ordinal order."""
+        self.ordinals = np.array([i.ordinal for i in identities], np.int64)
+        self.matrix_ME: Float32 = np.stack([i.template_E for i in identities]) if identities else np.empty((0, 0), np.float32)
+        self.row = {int(o): n for n, o in enumerate(self.ordinals)}
+
+    def identity_measures(self, emb_NE: Float32, owners: Sequence[int]) -> list[dict[str, float]]:
+        """Return, per embedding, its cosine to its own template and to the nearest other one."""
+        own = np.array([self.row[o] for o in owners], np.int64)
+        best, where = max_cos_to_others(emb_NE, self.matrix_ME, own)
+        return [
+            {
+                OWN: exact_cos(emb_NE[n], self.matrix_ME[own[n]]),
+                NEAREST: float(best[n]),
+                NEAREST_ORDINAL: float(self.ordinals[where[n]]) if where[n] >= 0 else -1.0,
+            }
+            for n in range(len(emb_NE))
+        ]
+
+
+def samples_of(
+    tries: Sequence[Try],
+    conditions: Sequence[Conditions],
+    emb_NE: Float32,
+    measures: Mapping[str, np.ndarray],
+    templates: Templates,
+) -> list[Sample]:
+    """Return the samples of a batch, with every number that a filter may ask for."""
+    identity = templates.identity_measures(emb_NE, [t.identity for t in tries])
+    out = []
+    for n, tried in enumerate(tries):
+        numbers: Measures = {**{k: float(v[n]) for k, v in measures.items()}, **identity[n]}
+        out.append(
+            Sample(
+                key=minted_key(tried.identity, tried.slot, tried.attempt),
+                identity=tried.identity,
+                slot=tried.slot,
+                attempt=tried.attempt,
+                conditions=conditions[n],
+                measures=numbers,
+                embedding_E=emb_NE[n],
+            )
+        )
+    return out
+
+
+def judge(sample: Sample, filters: Sequence[Filter]) -> tuple[tuple[Verdict, ...], Outcome]:
+    """Return every filter's verdict and what they amount to."""
+    verdicts = tuple(f.judge(sample) for f in filters)
+    failed = [f for f, v in zip(filters, verdicts, strict=True) if not v.passed]
+    if not failed:
+        return verdicts, Outcome.ACCEPTED
+    if all(f.judges_condition for f in failed):
+        return verdicts, Outcome.MISSED_CONDITION
+    return verdicts, Outcome.REFUSED

@@ -1,0 +1,123 @@
+"""The lease: one driver at a time per dataset, on any store that can create a file if absent.
+
+Leases are numbered files, `runs/lease-000003.json`; the highest number holds. Taking over means creating the next
+number, which exactly one contender can. A holder renews by rewriting its own file and looks for a higher number
+before it trusts its hold, so a driver that was paused past its expiry finds itself replaced and stops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.domain.errors import LeaseHeldError
+from pipeline.domain.manifest import canonical_json
+from pipeline.domain.ports import Clock, Store
+
+PREFIX = "runs/lease-"
+DURATION_S = 60.0
+
+
+@dataclass(slots=True)
+class Lease:
+    """A held lease."""
+
+    store: Store
+    clock: Clock
+    number: int
+    holder: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Return the file of this lease."""
+        return f"{PREFIX}{self.number:06d}.json"
+
+    def renew(self) -> None:
+        """Extend the lease.
+
+        Raises:
+            LeaseHeldError: another run has taken over.
+        """
+        self.require()
+        self.store.put(self.path, _body(self.holder, self.clock.now_s() + DURATION_S))
+
+    def require(self) -> None:
+        """Raise LeaseHeldError unless this lease is still the newest."""
+        newest = _newest(self.store)
+        if newest != self.number:
+            raise LeaseHeldError(
+                f"another run took this dataset over ({PREFIX}{newest:06d}.json) after this one was silent for more "
+                f"than {DURATION_S:.0f} s; this run stops, run the command again to follow it"
+            )
+
+    def release(self) -> None:
+        """Let go: the next run need not wait for the expiry."""
+        if _newest(self.store) == self.number:
+            self.store.put(self.path, _body(self.holder, 0.0))
+
+
+def acquire(store: Store, clock: Clock, holder: Mapping[str, Any], is_dead: Callable[[Mapping[str, Any]], bool]) -> Lease:
+    """Take the lease of a dataset.
+
+    Args:
+        store: the dataset.
+        clock: time.
+        holder: who takes it: host, process, run.
+        is_dead: holder -> True where that process is known to be gone, so nobody waits for its expiry.
+
+    Raises:
+        LeaseHeldError: another run holds it.
+    """
+    newest = _newest(store)
+    if newest:
+        standing = _read(store, f"{PREFIX}{newest:06d}.json")
+        left_s = float(standing.get("expires_s", 0.0)) - clock.now_s()
+        if left_s > 0 and not is_dead(standing.get("holder", {})):
+            who = standing.get("holder", {})
+            raise LeaseHeldError(
+                f"{store.uri}: run {who.get('run')} on {who.get('host')} (process {who.get('pid')}) holds this dataset "
+                f"for at least {left_s:.0f} s more; wait for it, or stop it"
+            )
+    lease = Lease(store, clock, newest + 1, dict(holder))
+    if not store.put_if_absent(lease.path, _body(holder, clock.now_s() + DURATION_S)):
+        raise LeaseHeldError(f"{store.uri}: another run took this dataset at the same moment; run the command again")
+    return lease
+
+
+def _newest(store: Store) -> int:
+    names = [p for p in store.list(PREFIX) if p.endswith(".json")]
+    return max((int(p.removeprefix(PREFIX).removesuffix(".json")) for p in names), default=0)
+
+
+def _read(store: Store, path: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(store.get(path))
+    except (ValueError, FileNotFoundError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def _body(holder: Mapping[str, Any], expires_s: float) -> bytes:
+    return canonical_json({"holder": dict(holder), "expires_s": round(expires_s, 3)})
+
+
+def guard_of(store: Store, number: int) -> Callable[[], None]:
+    """Return a check, for workers, that lease `number` is still the newest one."""
+
+    def guard() -> None:
+        newest = _newest(store)
+        if newest != number:
+            raise LeaseHeldError(
+                f"{store.uri}: lease {number} was replaced by {newest}; this worker's run is over and commits nothing more"
+            )
+
+    return guard
+
+
+def newest_lease(store: Store, now_s: float) -> dict[str, Any] | None:
+    """Return who holds the dataset, or None where nobody does."""
+    newest = _newest(store)
+    standing = _read(store, f"{PREFIX}{newest:06d}.json") if newest else {}
+    return dict(standing["holder"]) if float(standing.get("expires_s", 0.0)) > now_s else None

@@ -1,0 +1,143 @@
+"""The make unit: images of enrolled identities, tried until every slot is filled or its attempts are used up.
+
+Everything runs in one order fixed by the plan. Generation of the next batch overlaps with encoding, measuring and
+judging of the last; `unit.lookahead` fixes which verdicts a batch may know, so the overlap never changes a choice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.domain.conditions import slot_conditions
+from pipeline.domain.manifest import Counts, Receipt
+from pipeline.domain.ports import Filter
+from pipeline.domain.records import Candidate, Conditions, Float32, Identity, UInt8
+from pipeline.domain.rng import Key, Stream
+from pipeline.domain.unit import Unit
+from pipeline.flow.commit import commit, receipt_of
+from pipeline.flow.judge import Templates, judge, samples_of
+from pipeline.flow.parts import Parts, embed_fixed, measure_fixed, padded
+from pipeline.flow.window import Outcome, Try, Window
+
+Judged = list[tuple[Candidate, Outcome]]
+
+
+def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receipt:
+    """Make, judge, write and commit one unit; return its receipt.
+
+    Args:
+        unit: a make unit.
+        parts: the ports.
+        enrolled: every identity enrolled up to the unit's generation, by ordinal.
+    """
+    started_s = parts.clock.now_s()
+    maker = _Maker(unit, parts, enrolled)
+    outcomes: list[tuple[bool, bool, tuple[str, ...]]] = []
+
+    def counted() -> Iterator[Candidate]:
+        for candidate in maker.candidates():
+            outcomes.append((candidate.accepted, candidate.off_target, candidate.reasons))
+            yield candidate
+
+    files = parts.segments.write_images(parts.store, unit.name, counted())
+    receipt = receipt_of(unit, parts, Counts.of(outcomes), files, started_s)
+    run = {**receipt.run, "batches": maker.batches, "batch_rows": maker.batches * parts.generator_batch}
+    receipt = replace(receipt, run=run)
+    commit(parts, receipt)
+    return receipt
+
+
+@dataclass(slots=True)
+class _Maker:
+    unit: Unit
+    parts: Parts
+    enrolled: dict[int, Identity]
+    batches: int = 0
+    _made: int = 0
+    _held: dict[int, list[Candidate]] = field(default_factory=dict)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield every candidate, identity by identity as they close, each identity's in the order they were made."""
+        recipe, parts = self.parts.recipe, self.parts
+        window = Window(self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window)
+        templates = Templates([self.enrolled[o] for o in sorted(self.enrolled)])
+        filters = parts.filters(len(self.enrolled))
+        flying: deque[Future[Judged]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="measure") as pool:
+            while True:
+                # a batch that would not be full waits for verdicts first: fill is worth more than overlap
+                while flying and (
+                    len(flying) >= recipe.unit.lookahead or window.available(parts.generator_batch) < parts.generator_batch
+                ):
+                    yield from self._settle(window, flying.popleft().result())
+                tries = window.take(parts.generator_batch)
+                if not tries and not flying:
+                    return
+                if not tries:
+                    continue
+                faces, conditions = self._generate(tries)
+                flying.append(pool.submit(self._judge, tries, conditions, faces, self._made, templates, filters))
+                self._made += len(tries)
+
+    def _generate(self, tries: list[Try]) -> tuple[UInt8, list[Conditions]]:
+        parts, recipe = self.parts, self.parts.recipe
+        vectors = np.stack([self.enrolled[t.identity].vector_D for t in tries])
+        conditions = [
+            slot_conditions(recipe.conditions, recipe.seed, Stream.SAMPLE_CONDITION, t.identity, t.slot) for t in tries
+        ]
+        noise = [Key(recipe.seed, Stream.SAMPLE_NOISE, t.identity, t.slot, t.attempt) for t in tries]
+        self.batches += 1
+        return generate_fixed(parts, vectors, conditions, noise), list(conditions)
+
+    def _judge(
+        self,
+        tries: list[Try],
+        conditions: list[Conditions],
+        faces_NHWC: UInt8,
+        first_order: int,
+        templates: Templates,
+        filters: tuple[Filter, ...],
+    ) -> Judged:
+        parts = self.parts
+        stored = [parts.codec.encode(face) for face in faces_NHWC]
+        decoded = np.stack([parts.codec.decode(data) for data in stored])
+        emb = embed_fixed(parts.judge, decoded, parts.judge_batch)
+        measures = measure_fixed(parts.measurers, decoded, parts.judge_batch)
+        out: Judged = []
+        for n, sample in enumerate(samples_of(tries, conditions, emb, measures, templates)):
+            verdicts, outcome = judge(sample, filters)
+            keep = None if outcome is Outcome.REFUSED else stored[n]
+            accepted = outcome is Outcome.ACCEPTED
+            out.append((Candidate(sample, first_order + n, verdicts, accepted, False, keep), outcome))
+        return out
+
+    def _settle(self, window: Window, judged: Judged) -> Iterator[Candidate]:
+        for candidate, outcome in judged:
+            sample = candidate.sample
+            window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
+            self._held.setdefault(sample.identity, []).append(candidate)
+        for closed in window.closed():
+            for candidate in self._held.pop(closed.identity):
+                sample = candidate.sample
+                if Try(sample.identity, sample.slot, sample.attempt) in closed.off_target:
+                    yield replace(candidate, accepted=True, off_target=True)
+                else:
+                    yield candidate if candidate.accepted else replace(candidate, jpeg=None)
+
+
+def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Conditions], noise: Sequence[Key]) -> UInt8:
+    """Return faces_NHWC for up to one batch of rows; the network always sees `generator.batch` rows.
+
+    Noise is drawn per image from its key on the CPU, so neither batch nor worker changes it.
+    """
+    shape, batch = parts.generator.noise_shape, parts.generator_batch
+    drawn = np.stack([k.generator().standard_normal(shape, dtype=np.float32) for k in noise])
+    filled = [*conditions] + [conditions[0]] * (batch - len(conditions))
+    faces = parts.generator.generate(padded(vectors_ND, batch), filled, padded(drawn, batch))
+    out: UInt8 = faces[: len(conditions)]
+    return out

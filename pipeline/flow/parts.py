@@ -1,0 +1,89 @@
+"""What the work is done with: one bundle of ports, assembled by the entry points, plus helpers for fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain import ports
+from pipeline.domain.balance import Targets
+from pipeline.domain.errors import BadVectorError
+from pipeline.domain.fingerprint import Prints
+from pipeline.domain.records import Float32, UInt8, require_unit_rows
+from pipeline.domain.recipe import Recipe
+
+FilterFactory = Callable[[int], tuple[ports.Filter, ...]]
+"""Number of enrolled identities -> the recipe's filters with their thresholds resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a unit of work may touch."""
+
+    recipe: Recipe
+    prints: Prints
+    targets: Targets
+    store: ports.Store
+    segments: ports.SegmentWriter
+    codec: ports.Codec
+    sampler: ports.IdentitySampler
+    generator: ports.Generator
+    judge: ports.Recogniser
+    auditor: ports.Recogniser
+    measurers: tuple[ports.Measurer, ...]
+    filters: FilterFactory
+    generator_batch: int
+    judge_batch: int
+    clock: ports.Clock
+    guard: Callable[[], None]
+    """Raises LeaseHeldError where another run has taken the dataset over; called before every receipt and manifest."""
+    run_facts: Mapping[str, Any]
+    """Goes into the `run` part of receipts: token, host, device kind, versions."""
+
+
+def embed_fixed(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> Float32:
+    """Return embeddings of N faces, computed in batches of exactly `batch` rows.
+
+    Raises:
+        BadVectorError: a row came out NaN, infinite or not of unit length.
+    """
+    shape = batch if recogniser.card.row_independent else 1
+    rows = [recogniser.embed(block)[:count] for block, count in _blocks(faces_NHWC, shape)]
+    return require_unit_rows(np.concatenate(rows), f"embeddings of {recogniser.space.name}")
+
+
+def measure_fixed(
+    measurers: tuple[ports.Measurer, ...], faces_NHWC: UInt8, batch: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return every measure of N faces, each an array of shape (N,), computed in batches of exactly `batch` rows.
+
+    Raises:
+        BadVectorError: a measure came out NaN or infinite; no filter could judge it.
+    """
+    out: dict[str, npt.NDArray[np.float64]] = {}
+    for measurer in measurers:
+        shape = batch if measurer.card.row_independent else 1
+        parts = [(measurer.measure(block), count) for block, count in _blocks(faces_NHWC, shape)]
+        for name in measurer.names:
+            values = np.concatenate([np.asarray(p[name], np.float64)[:count] for p, count in parts])
+            if not np.isfinite(values).all():
+                raise BadVectorError(f"measure {name!r} of {measurer.card.name} is not finite for {(~np.isfinite(values)).sum()} images")
+            out[name] = values
+    return out
+
+
+def padded(rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+    """Return `rows` filled up to `batch` rows by repeating the first, so that a network sees one shape only."""
+    missing = batch - len(rows)
+    return rows if missing <= 0 else np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+
+
+def _blocks(faces_NHWC: UInt8, batch: int) -> list[tuple[UInt8, int]]:
+    return [
+        (padded(faces_NHWC[i : i + batch], batch), min(batch, len(faces_NHWC) - i))
+        for i in range(0, len(faces_NHWC), batch)
+    ]

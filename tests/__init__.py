@@ -1,0 +1,1 @@
+"""The tests, by floor; `tests/benchmarks` measures and is run apart."""

@@ -1,0 +1,136 @@
+"""The JPEG codec: what is stored decodes to what is judged, and nothing else decodes at all."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from pipeline.adapters.codec import JpegCodec, JpegOptions
+from pipeline.domain.ports import Codec
+from pipeline.domain.records import UInt8
+
+
+@pytest.fixture
+def face() -> UInt8:
+    """Return a smooth picture whose three channels differ, of a size that is no multiple of a JPEG block."""
+    y, x = np.mgrid[0:75, 0:61]
+    return np.stack([3 * x, 200 - y, 40 + 2 * y], axis=-1).astype(np.uint8)
+
+
+def test_round_trip_stays_near(face: UInt8) -> None:
+    """Decoding gives the picture back: size, type, channel order, and nearly every value."""
+    codec: Codec = JpegCodec()
+    back = codec.decode(codec.encode(face))
+    assert back.shape == face.shape
+    assert back.dtype == np.uint8
+    assert np.abs(back.astype(int) - face).mean() < 1.0
+
+
+def test_other_decoders_see_the_same_colours(face: UInt8) -> None:
+    """The channels are red, green, blue for pillow too."""
+    seen = np.asarray(Image.open(io.BytesIO(JpegCodec().encode(face))).convert("RGB"))
+    assert np.abs(seen.astype(int) - face).mean() < 1.0
+
+
+def test_encoding_repeats(face: UInt8) -> None:
+    """Equal pixels give equal bytes, whatever the memory layout they come in."""
+    codec = JpegCodec()
+    assert codec.encode(face) == codec.encode(np.asfortranarray(face)) == JpegCodec().encode(face.copy())
+
+
+def test_options_reach_the_encoder(face: UInt8) -> None:
+    """Lower quality is smaller, and the subsampling asked for is in the header."""
+    import simplejpeg
+
+    assert len(JpegCodec(quality=40).encode(face)) < len(JpegCodec(quality=95).encode(face))
+    for subsampling in ("444", "422", "420"):
+        assert simplejpeg.decode_jpeg_header(JpegCodec(subsampling=subsampling).encode(face))[3] == subsampling
+
+
+def _damaged(data: bytes) -> dict[str, bytes]:
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    return {
+        "empty": b"",
+        "png": png.getvalue(),
+        "text": b"not a picture",
+        "half": data[: len(data) // 2],
+        "half with end mark": data[: len(data) // 2] + b"\xff\xd9",
+        "without end mark": data[:-2],
+        "byte after the end": data + b"\0",
+        "late start": data[1:],
+        "marks alone": b"\xff\xd8\xff\xd9",
+        "no header": b"\xff\xd8" + data[300:],
+    }
+
+
+@pytest.mark.parametrize("kind", list(_damaged(b"")))
+def test_what_is_not_a_whole_jpeg_is_refused(face: UInt8, kind: str) -> None:
+    """Every kind of damage is a ValueError of one line, never a grey lower half."""
+    codec = JpegCodec()
+    with pytest.raises(ValueError, match="bytes that") as caught:
+        codec.decode(_damaged(codec.encode(face))[kind])
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bytes_never_crash(face: UInt8) -> None:
+    """A damaged body either decodes to a picture of the same size or is a ValueError."""
+    codec = JpegCodec()
+    data = codec.encode(face)
+    for place in range(2, len(data) - 2, 7):
+        spoilt = bytearray(data)
+        spoilt[place] ^= 0xFF
+        assert _shape_or_message(codec, bytes(spoilt)) in (face.shape, "one line")
+
+
+def _shape_or_message(codec: JpegCodec, data: bytes) -> object:
+    try:
+        return codec.decode(data).shape
+    except ValueError as error:
+        return str(error) if "\n" in str(error) else "one line"
+
+
+def test_header_that_claims_a_huge_picture(face: UInt8) -> None:
+    """Altered header bytes do not make the decoder ask for gigabytes."""
+    data = bytearray(JpegCodec().encode(face))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\x7f\xff\x7f\xff"
+    with pytest.raises(ValueError, match="32767 x 32767 pixels"):
+        JpegCodec().decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_not_a_picture_is_not_encoded(wrong: Any) -> None:
+    """Floats, grey, alpha, batches and nothing are refused with what is allowed."""
+    with pytest.raises(ValueError, match=r"uint8 RGB of shape \(H, W, 3\)"):
+        JpegCodec().encode(wrong)
+
+
+def test_options_take_yaml_forms() -> None:
+    """An unquoted 444 of YAML is the word; the defaults are the documented ones."""
+    assert JpegOptions.model_validate({"use": "jpeg", "subsampling": 420}).subsampling == "420"
+    assert JpegOptions() == JpegOptions(use="jpeg", quality=95, subsampling="444")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"quality": 0}, {"quality": 101}, {"quality": 90.5}, {"quality": True}, {"subsampling": "411"}, {"speed": 1}],
+)
+def test_options_that_are_refused(wrong: dict[str, Any]) -> None:
+    """Impossible numbers, other subsamplings and unknown keys are refused."""
+    with pytest.raises(ValidationError):
+        JpegOptions.model_validate({"use": "jpeg", **wrong})
