@@ -111,19 +111,23 @@ def export(
 
 @app.command()
 def recipe(
-    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A recipe; left out: list the shipped ones.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A recipe; left out: list the shipped ones.")
+    ] = None,
     set_: SetOption = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of every recipe key instead.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of every recipe key instead.")
+    ] = False,
 ) -> None:
     """Check a recipe and print it with every default filled in, or list the shipped ones, or print the schema."""
     import yaml
 
-    from jobs import wiring
+    from jobs import recipe_file, wiring
 
     if schema:
         _print_json(wiring.full_model().model_json_schema())
     elif name is None:
-        typer.echo("\n".join(wiring.shipped_recipes()))
+        typer.echo("\n".join(recipe_file.shipped_recipes()))
     else:
         loaded = wiring.load_recipe(name, set_ or [])
         typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False), nl=False)
@@ -133,7 +137,7 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def _terminated(signum: int, frame: Any) -> None:
+def _terminated(signum: int, _frame: Any) -> None:
     # an exception, not an exit: the run's `finally` clauses let the lease and the workers go
     raise SystemExit(128 + signum)
 

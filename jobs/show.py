@@ -44,13 +44,15 @@ class View:
             cells = ", ".join(f"{c} {have.get(c, 0)}/{n}" for c, n in sorted(wanted.items()))
             self._say(f"  enrolled so far (cell have/wanted): {cells}")
         elif kind == "round":
-            self._say(f"  round {facts['number'] + 1}: {facts['filled']} identities full, {len(facts['failed'])} given up")
+            self._say(
+                f"  round {facts['number'] + 1}: {facts['filled']} identities full, {len(facts['failed'])} given up"
+            )
 
     def _begin(self, facts: Mapping[str, Any]) -> None:
         self._stage = facts["name"]
         self._last_s = time.monotonic()
         label = LABELS.get(self._stage, self._stage.capitalize())
-        if "round" in facts and facts["round"]:
+        if facts.get("round"):
             label += f", round {facts['round'] + 1}"
         done = f" ({facts['done']} of {facts['total']} units were committed before)" if facts["done"] else ""
         if self._progress is None:
@@ -145,7 +147,9 @@ def _funnel(counts: Mapping[str, Any]) -> Table:
         table.add_row(f"  refused: {reason}", str(number), _share(number, make["candidates"]))
     table.add_row("  accepted", str(make["accepted"]), _share(make["accepted"], make["candidates"]))
     if make["off_target"]:
-        table.add_row("    of these off target", str(make["off_target"]), _share(make["off_target"], make["candidates"]))
+        table.add_row(
+            "    of these off target", str(make["off_target"]), _share(make["off_target"], make["candidates"])
+        )
     table.add_row("  published", str(counts["images"]), _share(counts["images"], make["candidates"]))
     return table
 
@@ -211,7 +215,11 @@ def print_status(facts: Mapping[str, Any]) -> None:
         table.add_row(stage, *(str(row[k]) for k in ("units", "candidates", "accepted", "refused")))
     console.print(table)
     for version in facts["versions"]:
-        console.print(f"{version['version']}: {version['images']} images, digest {version['digest']}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{version['version']}: {version['images']} images, digest {version['digest']}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if facts["lease"]:
         console.print(f"Held by {facts['lease']}", highlight=False)
 

@@ -1,7 +1,6 @@
 """The composition root: names -> parts. The only file that knows every adapter and filter.
 
-Entries are `module:Class` strings, imported when a recipe is read (their options) and when a part is built. Building a
-part reads its card and nothing heavy; weights load in the process that first computes with them.
+Building a part reads its card and nothing heavy; weights load in the process that first computes with them.
 """
 
 from __future__ import annotations
@@ -10,11 +9,12 @@ import functools
 import importlib
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from jobs import recipe_file
+from jobs.components import COMPONENTS
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
@@ -24,61 +24,6 @@ if TYPE_CHECKING:
     from pipeline.execute.run import Session
     from pipeline.flow.parts import Parts
     from pipeline.flow.worker import UnitWorker
-
-PHANTOM = "pipeline.adapters.phantom"
-SKETCH = "pipeline.adapters.sketch"
-COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "identities.bank": {
-        "phantom": (f"{PHANTOM}.bank:PhantomBankOptions", f"{PHANTOM}.bank:PhantomBank"),
-        "sketch": (f"{SKETCH}:SketchBankOptions", f"{SKETCH}:SketchBank"),
-    },
-    "identities.sampler": {
-        "gaussian": ("pipeline.adapters.samplers:GaussianSamplerOptions", "pipeline.adapters.samplers:GaussianSampler")
-    },
-    "generator": {
-        "phantom": (f"{PHANTOM}.generator:PhantomGeneratorOptions", f"{PHANTOM}.generator:PhantomGenerator"),
-        "sketch": (f"{SKETCH}:SketchGeneratorOptions", f"{SKETCH}:SketchGenerator"),
-    },
-    "judge": {
-        f"phantom-{role}": (
-            f"{PHANTOM}.recognisers:PhantomRecogniserOptions",
-            f"{PHANTOM}.recognisers:PhantomRecogniser",
-        )
-        for role in ("judge", "auditor", "conditioning")
-    }
-    | {
-        f"sketch-{role}": (f"{SKETCH}:SketchRecogniserOptions", f"{SKETCH}:SketchRecogniser")
-        for role in ("judge", "auditor")
-    },
-    "measures": {
-        "sharpness": (
-            "pipeline.adapters.measures.sharpness:SharpnessOptions",
-            "pipeline.adapters.measures.sharpness:Sharpness",
-        ),
-        "phantom-attributes": (
-            f"{PHANTOM}.attributes:PhantomAttributesOptions",
-            f"{PHANTOM}.attributes:PhantomAttributes",
-        ),
-        "sketch": (f"{SKETCH}:SketchMeasuresOptions", f"{SKETCH}:SketchMeasures"),
-    },
-    "filters": {
-        "own-template": ("filters.own_template:Options", "filters.own_template:OwnTemplate"),
-        "nearest-other": ("filters.nearest_other:Options", "filters.nearest_other:NearestOther"),
-        "sharpness": ("filters.sharpness:Options", "filters.sharpness:Sharpness"),
-        "condition": ("filters.condition:Options", "filters.condition:Condition"),
-        "range": ("filters.range:Options", "filters.range:Range"),
-    },
-    "encoding": {"jpeg": ("pipeline.adapters.codec:JpegOptions", "pipeline.adapters.codec:JpegCodec")},
-    "exports": {
-        "webdataset": (
-            "pipeline.adapters.exporters.webdataset:WebDatasetOptions",
-            "pipeline.adapters.exporters.webdataset:WebDatasetExporter",
-        )
-    },
-}
-"""Slot -> name -> (options, part). The auditor takes what the judge takes."""
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 def _load(entry: str) -> Any:
@@ -96,87 +41,19 @@ def full_model() -> type[Recipe]:
     return recipe_model(catalogue)
 
 
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with facemint."""
-    return sorted(p.stem for p in RECIPES.glob("*.yaml"))
-
-
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the validated recipe at a path or of a shipped name, with `a.b=value` overrides applied.
 
     Raises:
         RecipeError: one line: what was got, what is allowed.
     """
-    path = Path(reference)
-    if path.suffix not in (".yaml", ".yml") and not path.exists():
-        path = RECIPES / f"{reference}.yaml"
-        if not path.is_file():
-            raise RecipeError(
-                f"{reference}: neither a file nor a shipped recipe; shipped: {', '.join(shipped_recipes())}"
-            )
-    raw = _read_yaml(path)
-    for override in overrides:
-        _override(raw, override)
+    path = recipe_file.find(reference)
+    raw = recipe_file.read(path)
+    for text in overrides:
+        recipe_file.override(raw, text)
     recipe = parse_recipe(full_model(), raw, path.name)
     check_parts(recipe, path.name)
     return recipe
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without silent overwriting: a key given twice is a mistake."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if key in seen:
-            raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice; keep one")
-        seen[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
-    return seen
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; give a path or one of: {', '.join(shipped_recipes())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error.__class__.__name__}); a recipe is a UTF-8 YAML file") from None
-    try:
-        return yaml.load(text, _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path.name}:{where} not valid YAML: {getattr(error, 'problem', error)}") from None
-
-
-def _override(raw: Any, text: str) -> None:
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise RecipeError(f"--set {text}: got no `=`; it reads --set a.b=value")
-    node = raw
-    *parents, last = name.split(".")
-    for part in parents:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            node = node.setdefault(part, {})
-        else:
-            raise RecipeError(f"--set {name}: {part!r} leads nowhere; keys are joined by dots, list items by number")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {name}: {value!r} is not valid YAML") from None
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = parsed
-    elif isinstance(node, dict):
-        node[last] = parsed
-    else:
-        raise RecipeError(f"--set {name}: {last!r} leads nowhere; keys are joined by dots, list items by number")
 
 
 def _build(slot: str, node: Node, *extra: Any) -> Any:
@@ -280,7 +157,13 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         judge_batch=recipe.judge.batch,  # type: ignore[attr-defined]
         clock=SystemClock(),
         guard=guard_of(store, lease_number) if lease_number is not None else lambda: None,
-        run_facts={"run": run, "host": who["host"], "pid": who["pid"], "lease": lease_number, "device_kind": device_kind()},
+        run_facts={
+            "run": run,
+            "host": who["host"],
+            "pid": who["pid"],
+            "lease": lease_number,
+            "device_kind": device_kind(),
+        },
     )
 
 
@@ -367,7 +250,10 @@ def _documents(store: Store, parts: Parts, manifest: Manifest, rows: Sequence[In
         "models": manifest.models,
         "use": manifest.use,
     }
-    return {"README.md": dataset_card(facts).encode(), "contact_sheet.png": contact_sheet(_sheet_rows(store, parts, rows))}
+    return {
+        "README.md": dataset_card(facts).encode(),
+        "contact_sheet.png": contact_sheet(_sheet_rows(store, parts, rows)),
+    }
 
 
 def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow], limit: int = 24) -> list[Any]:
@@ -385,7 +271,10 @@ def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow], limit: int
     return [
         (
             f"{label}  {cell}",
-            [parts.codec.decode(store.get_range(segment_path(r.segment, "tar"), r.offset, r.length)) for r in by_label[label][:12]],
+            [
+                parts.codec.decode(store.get_range(segment_path(r.segment, "tar"), r.offset, r.length))
+                for r in by_label[label][:12]
+            ],
         )
         for cell, label in chosen
     ]
@@ -424,36 +313,36 @@ def _card_dict(card: Any) -> dict[str, Any]:
 
 def dataset_status(uri: str) -> dict[str, Any]:
     """Return what `facemint status` shows."""
-    from jobs import inspect
+    from jobs import examine
     from pipeline.adapters.stores import open_store
 
-    return inspect.status(open_store(uri, writable=False))
+    return examine.status(open_store(uri, writable=False))
 
 
 def verify_dataset(uri: str, *, deep: bool) -> dict[str, Any]:
     """Return what `facemint verify` shows."""
-    from jobs import inspect
+    from jobs import examine
     from pipeline.adapters.stores import open_store
 
-    return inspect.verify(open_store(uri, writable=False), deep=deep)
+    return examine.verify(open_store(uri, writable=False), deep=deep)
 
 
 def newest_manifest(uri: str) -> Manifest:
     """Return the newest published version of the dataset at `uri`."""
-    from jobs import inspect
+    from jobs import examine
     from pipeline.adapters.stores import open_store
 
-    return inspect.newest_manifest(open_store(uri, writable=False))
+    return examine.newest_manifest(open_store(uri, writable=False))
 
 
 def export_dataset(uri: str, kind: str, out: str) -> dict[str, Any]:
     """Export the newest version of the dataset at `uri` to `out`."""
-    from jobs import inspect
+    from jobs import examine
     from pipeline.adapters.segments import Segments
     from pipeline.adapters.stores import open_store
 
     source = open_store(uri, writable=False)
     exporter = build_exporter(kind)
-    inspect.newest_manifest(source)
+    examine.newest_manifest(source)
     raw = yaml.safe_load(source.get("recipes/g0.yaml"))
-    return inspect.export(source, Segments(), exporter, open_store(out), int(raw["recipe"]["seed"]))
+    return examine.export(source, Segments(), exporter, open_store(out), int(raw["recipe"]["seed"]))

@@ -47,13 +47,13 @@ def tree_of(readme: str) -> set[str]:
 
 
 def folders() -> set[str]:
-    """Return what a README's tree may name: every module, and every folder that holds one."""
-    paths: set[str] = set()
-    for path in modules(*ROOMS):
-        if path.name != "__init__.py":
-            paths.add(name_of(path))
-        paths.add(name_of(path.parent))
-    return paths
+    """Return what a README's tree may name: every file and every folder of the rooms."""
+    return {
+        name_of(path)
+        for room in ROOMS
+        for path in (ROOT / room, *(ROOT / room).rglob("*"))
+        if "__pycache__" not in path.parts and path.name != "__init__.py"
+    }
 
 
 def unlisted(tree: set[str]) -> list[str]:

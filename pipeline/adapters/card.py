@@ -57,14 +57,14 @@ Sources: {{ sources | join("; ") }}.
 
 {% if balance -%}
 Shares are of identities. *Read* is what the attribute model estimates; *adjusted* is the share most consistent
-with it, given how often that model mistakes one cell for another. Cells are named by perceived
-attributes{{ fields }}.
+with it, given how often that model mistakes one cell for another; the interval is Wilson's. Cells are
+named by perceived attributes{{ fields }}.
 
-| cell | asked | reached | read share | adjusted share |
-|---|---:|---:|---:|---:|
+| cell | asked | reached | read share | 95 % interval | adjusted share |
+|---|---:|---:|---:|---:|---:|
 {% for row in balance -%}
-| {{ row.cell | plain }} | {{ row.asked | number }} | {{ row.reached | number }} | {{ row.share | share }} | \
-{{ row.adjusted_share | share }} |
+| {{ row.cell | plain }} | {{ row.asked | number }} | {{ row.reached | number }} | {{ row.share | share }} \
+| {{ row.share_95[0] | share }} to {{ row.share_95[1] | share }} | {{ row.adjusted_share | share }} |
 {% endfor %}
 {%- else -%}
 No balance over perceived attributes was asked for.
@@ -120,8 +120,8 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
         manifest_facts: fields of the manifest:
             version, name, digest;
             counts: `identities`, `images` and any other numbers;
-            figures: optional `balance`, a list of {cell, asked, reached, share, adjusted_share (or None)};
-                optional `balance_fields`, their attribute fields; anything else, however nested, is listed;
+            figures: optional `balance`, a list of {cell, asked, reached, share, share_95: [low, high],
+                adjusted_share (or None)}, taken as not asked for where the one cell is `all`; optional `balance_fields`, their attribute fields; anything else, however nested, is listed;
             models: role -> {name, licence, sha256, commercial_use, source}; a model in the role `generator` whose
                 name holds `phantom` makes this a card of phantoms;
             use: `purpose`, `commercial`.
@@ -139,7 +139,7 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"plain": _plain, "number": _number, "share": _share, "flat": _flat}
     figures = dict(manifest_facts.get("figures", {}))
-    balance = figures.pop("balance", [])
+    balance = [row for row in figures.pop("balance", []) if row["cell"] != "all"]
     fields = ", ".join(_plain(f) for f in figures.pop("balance_fields", []))
     models = manifest_facts.get("models", {})
     context = {k: manifest_facts[k] for k in ("version", "name", "digest", "counts", "use") if k in manifest_facts}

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.domain.ports import Bank
-from pipeline.domain.records import Cell, Float32, unit_rows
 from pipeline.domain.recipe import Node
+from pipeline.domain.records import Cell, Float32, unit_rows
 
 
 class GaussianSamplerOptions(Node):

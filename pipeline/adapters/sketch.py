@@ -18,8 +18,8 @@ from pydantic import Field
 from pipeline.domain.calibration import Calibration, calibrate
 from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.ports import ModelCard
-from pipeline.domain.records import Conditions, Float32, UInt8, unit_rows
 from pipeline.domain.recipe import Node
+from pipeline.domain.records import Conditions, Float32, UInt8, unit_rows
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.space import Space
 
@@ -170,7 +170,9 @@ class SketchMeasures:
         pixels = faces_NHWC.astype(np.float64)
         tint = (pixels[..., 0] - pixels[..., 2]).mean(axis=1)
         slope = tint @ np.linspace(-0.5, 0.5, SIDE) / (np.linspace(-0.5, 0.5, SIDE) ** 2).sum()
-        first = pixels.mean(axis=3).reshape(-1, 4, PATCH, 4, PATCH).mean(axis=(2, 4)).reshape(-1, DIMENSIONS)[:, :2] - 128
+        first = (
+            pixels.mean(axis=3).reshape(-1, 4, PATCH, 4, PATCH).mean(axis=(2, 4)).reshape(-1, DIMENSIONS)[:, :2] - 128
+        )
         square, dark = 1 / (1 + np.exp(-first / 10)).T
         return {
             "yaw_deg": slope / 160 * YAW_RANGE_deg,

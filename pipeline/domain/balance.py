@@ -131,7 +131,9 @@ def _marginal_quotas(targets: Targets, count: int, available: Mapping[Cell, int]
     # variables: cell counts x, then deviations d >= |x - ideal|; first minimise the total deviation
     n = len(cells)
     eye = np.eye(n)
-    a = np.vstack([np.hstack([np.array(rows), np.zeros((len(rows), n))]), np.hstack([eye, -eye]), np.hstack([eye, eye])])
+    a = np.vstack(
+        [np.hstack([np.array(rows), np.zeros((len(rows), n))]), np.hstack([eye, -eye]), np.hstack([eye, eye])]
+    )
     low = np.concatenate([np.array(wanted, float), np.full(n, -np.inf), ideal])
     high = np.concatenate([np.array(wanted, float), ideal, np.full(n, np.inf)])
     bounds = Bounds(np.zeros(2 * n), np.concatenate([upper, np.full(n, np.inf)]))

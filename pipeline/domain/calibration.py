@@ -147,9 +147,7 @@ class Calibration:
             space=Space.from_dict(raw["space"]),
             source=raw["source"],
             pairs={k: PairCalibration(**_tuples(v)) for k, v in raw["pairs"].items()},
-            one_to_many={
-                k: tuple(BlockMaxima(**_tuples(b)) for b in v) for k, v in raw["one_to_many"].items()
-            },
+            one_to_many={k: tuple(BlockMaxima(**_tuples(b)) for b in v) for k, v in raw["one_to_many"].items()},
         )
 
 

@@ -1,7 +1,7 @@
 """What is asked of each image: condition distributions, stratified over an identity's slots at any number of slots.
 
-Slot k takes point k of a Sobol sequence, one axis per condition, shifted digitally (XOR) by the identity's own key. Every
-run of 2**m slots from the first then has one value in each of 2**m equal shares of every condition's distribution, and
+Slot k takes point k of a Sobol sequence, one axis per condition, shifted digitally (XOR) by the identity's own key.
+The first 2**m slots then have one value in each of 2**m equal shares of every condition's distribution, and
 an identity that later grows from 4 to 40 slots keeps the conditions of its first 4.
 
 Direction numbers: Joe and Kuo 2008, "Constructing Sobol sequences with better two-dimensional projections".

@@ -106,7 +106,7 @@ def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof that a unit's segment exists. `content` is what must be equal on every machine; `run` is what may differ."""
+    """Proof that a unit's segment exists. `content` must be equal on every machine; `run` may differ."""
 
     unit: Mapping[str, Any]
     name: str
@@ -170,7 +170,7 @@ def version_name(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class IndexRow:
-    """One published image: its label, and where its bytes lie: `length` from `offset` in `segments/<segment>.tar`."""
+    """One published image: its label, and its bytes: `length` from `offset` of `segments/<segment>.tar`."""
 
     label: int
     key: str

@@ -259,7 +259,9 @@ class Exporter(Protocol):
 
     kind: str
 
-    def export(self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]) -> dict[str, Any]:
+    def export(
+        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Write the export with its own digest list; return its summary."""
         ...
 

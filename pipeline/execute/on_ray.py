@@ -57,7 +57,7 @@ class RayExecutor:
         address: str | None = None,
         gpus_per_worker: float = 0.0,
         unit_limit_s: float = 3600.0,
-        on_death: Callable[[str, int], None] = lambda name, deaths: None,
+        on_death: Callable[[str, int], None] | None = None,
     ) -> None:
         """Keep the settings; Ray starts when a worker is first needed."""
         self._make_worker = make_worker
@@ -152,14 +152,13 @@ class RayExecutor:
         self, actor: _Actor, waiting: deque[T], quarantined: list[str], name_of: Callable[[T], str], why: str
     ) -> None:
         """Replace a dead actor and put its jobs back; the one it was working on bears the death, if its node lives."""
-        import ray
-
         self._actors.remove(actor)
         jobs = [job for _, job in actor.queue]
         if jobs and _on_living_node(actor):
             name = name_of(jobs[0])
             self._deaths[name] += 1
-            self._on_death(name, self._deaths[name])
+            if self._on_death is not None:
+                self._on_death(name, self._deaths[name])
             logging.getLogger("facemint").warning("worker died on %s (%d): %s", name, self._deaths[name], why[:200])
             if self._deaths[name] >= DEATHS_ALLOWED:
                 quarantined.append(name)

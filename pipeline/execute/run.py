@@ -112,7 +112,8 @@ def _mint(session: Session) -> Manifest:
     standing, made = _make(session, known, state)
     if not standing.filled:
         raise TargetNotReachedError(
-            f"no identity could be filled in {parts.recipe.rounds} rounds; {_hardest(known)}; raise attempts, or loosen that filter"
+            f"no identity could be filled in {parts.recipe.rounds} rounds; {_hardest(known)}; "
+            "raise attempts, or loosen that filter"
         )
     if standing.open_cells and not session.allow_short:
         missing = ", ".join(f"{c} {n}" for c, n in sorted(standing.open_cells.items()))

@@ -63,7 +63,9 @@ def read_receipt(store: Store, path: str) -> Receipt:
     try:
         return Receipt.from_json(store.get(path))
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a receipt ({type(error).__name__}); delete it to have its unit made again") from None
+        raise StoreError(
+            f"{path}: not a receipt ({type(error).__name__}); delete it to have its unit made again"
+        ) from None
 
 
 def receipts(store: Store, prefix: str = "") -> dict[str, Receipt]:
@@ -90,8 +92,8 @@ def remaining(units: Iterable[Unit], store: Store, done: dict[str, Receipt], fin
             continue
         if receipt.fingerprint != fingerprint:
             raise PlanMismatchError(
-                f"{receipt.path} was made under fingerprint {receipt.fingerprint[:12]}, this recipe has {fingerprint[:12]}; "
-                "use another --out, or the recipe that the dataset was made with"
+                f"{receipt.path} was made under fingerprint {receipt.fingerprint[:12]}, this recipe has "
+                f"{fingerprint[:12]}; use another --out, or the recipe that the dataset was made with"
             )
         whole = receipt.unit == unit.to_dict() and all(store.size(f.path) == f.bytes for f in receipt.files)
         if not whole:

@@ -19,8 +19,8 @@ from pipeline.domain.calibration import Calibration
 from pipeline.domain.conditions import slot_conditions
 from pipeline.domain.errors import TargetNotReachedError
 from pipeline.domain.manifest import Counts, Receipt
-from pipeline.domain.records import Cell, Float32, Identity, minted_key, template_of, unit_rows
 from pipeline.domain.recipe import Recipe, Threshold
+from pipeline.domain.records import Cell, Float32, Identity, minted_key, template_of, unit_rows
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.separation import exact_cos, separate
 from pipeline.domain.unit import Proposal, Stage, Unit
@@ -156,7 +156,9 @@ class Enrolment:
         return all(self.have.get(c, 0) >= n for c, n in self.quota.items())
 
 
-def close_enrolment(recipe: Recipe, targets: Targets, calibration: Calibration, rows: Sequence[Mapping[str, Any]]) -> Enrolment:
+def close_enrolment(
+    recipe: Recipe, targets: Targets, calibration: Calibration, rows: Sequence[Mapping[str, Any]]
+) -> Enrolment:
     """Decide who is enrolled, given the probe rows of all rounds so far.
 
     Candidates stand in the order of their numbers: of two that collide the later gives way.
@@ -210,13 +212,17 @@ def _reserve(quota: int, share: float) -> int:
     return max(1, math.ceil(quota * share)) if quota and share else 0
 
 
-def _yields(passed: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]], targets: Targets) -> dict[Cell, float]:
+def _yields(
+    passed: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]], targets: Targets
+) -> dict[Cell, float]:
     hits = Counter(r["cell_asked"] for r in passed if str(cell_of(r["posterior"], targets)) == r["cell_asked"])
     tried = Counter(r["cell_asked"] for r in asked)
     return {Cell.parse(name): hits[name] / number for name, number in tried.items()}
 
 
-def plan_enrol_round(parts: Parts, round_number: int, first_unit: int, past: Sequence[Proposal], now: Enrolment | None) -> list[Unit]:
+def plan_enrol_round(
+    parts: Parts, round_number: int, first_unit: int, past: Sequence[Proposal], now: Enrolment | None
+) -> list[Unit]:
     """Return the units of an enrolment round; a function of the recipe and of earlier rounds' outcomes alone.
 
     Candidates whose vector lies too near to that of an earlier one are not probed.
@@ -230,7 +236,7 @@ def plan_enrol_round(parts: Parts, round_number: int, first_unit: int, past: Seq
     """
     recipe = parts.recipe
     owed = now.wanted if now else _first_wanted(parts)
-    yields = now.yield_of if now else {c: EXPECTED_YIELD for c in owed}
+    yields = now.yield_of if now else dict.fromkeys(owed, EXPECTED_YIELD)
     have = now.have if now else {}
     cap = max(16, 4 * max(owed.values(), default=0))
     short = proposals(owed, have, yields, cap=cap)
@@ -269,6 +275,6 @@ def require_sufficient(state: Enrolment, recipe: Recipe) -> None:
     )
     why = ", ".join(f"{name} {number}" for name, number in state.refused.items()) or "none"
     raise TargetNotReachedError(
-        f"after {recipe.enrol.rounds} enrolment rounds and {state.candidates} candidates these cells are short: {short}; "
-        f"refused: {why}; raise enrol.rounds, loosen enrol.separation or enrol.consistency, or change balance"
+        f"after {recipe.enrol.rounds} enrolment rounds and {state.candidates} candidates these cells are short: "
+        f"{short}; refused: {why}; raise enrol.rounds, loosen enrol.separation or enrol.consistency, or change balance"
     )

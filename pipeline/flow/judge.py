@@ -26,7 +26,9 @@ class Templates:
     def __init__(self, identities: Sequence[Identity]) -> None:
         """Stack the templates; `identities` come in ordinal order."""
         self.ordinals = np.array([i.ordinal for i in identities], np.int64)
-        self.matrix_ME: Float32 = np.stack([i.template_E for i in identities]) if identities else np.empty((0, 0), np.float32)
+        self.matrix_ME: Float32 = (
+            np.stack([i.template_E for i in identities]) if identities else np.empty((0, 0), np.float32)
+        )
         self.row = {int(o): n for n, o in enumerate(self.ordinals)}
 
     def identity_measures(self, emb_NE: Float32, owners: Sequence[int]) -> list[dict[str, float]]:

@@ -58,7 +58,9 @@ class Lease:
             self.store.put(self.path, _body(self.holder, 0.0))
 
 
-def acquire(store: Store, clock: Clock, holder: Mapping[str, Any], is_dead: Callable[[Mapping[str, Any]], bool]) -> Lease:
+def acquire(
+    store: Store, clock: Clock, holder: Mapping[str, Any], is_dead: Callable[[Mapping[str, Any]], bool]
+) -> Lease:
     """Take the lease of a dataset.
 
     Args:
@@ -109,9 +111,7 @@ def guard_of(store: Store, number: int) -> Callable[[], None]:
     def guard() -> None:
         newest = _newest(store)
         if newest != number:
-            raise LeaseHeldError(
-                f"{store.uri}: lease {number} was replaced by {newest}; this worker's run is over and commits nothing more"
-            )
+            raise LeaseHeldError(f"{store.uri}: lease {number} was replaced by {newest}; this worker's run is over")
 
     return guard
 

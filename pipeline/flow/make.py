@@ -72,7 +72,8 @@ class _Maker:
             while True:
                 # a batch that would not be full waits for verdicts first: fill is worth more than overlap
                 while flying and (
-                    len(flying) >= recipe.unit.lookahead or window.available(parts.generator_batch) < parts.generator_batch
+                    len(flying) >= recipe.unit.lookahead
+                    or window.available(parts.generator_batch) < parts.generator_batch
                 ):
                     yield from self._settle(window, flying.popleft().result())
                 tries = window.take(parts.generator_batch)

@@ -13,8 +13,8 @@ from pipeline.domain import ports
 from pipeline.domain.balance import Targets
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.fingerprint import Prints
-from pipeline.domain.records import Float32, UInt8, require_unit_rows
 from pipeline.domain.recipe import Recipe
+from pipeline.domain.records import Float32, UInt8, require_unit_rows
 
 FilterFactory = Callable[[int], tuple[ports.Filter, ...]]
 """Number of enrolled identities -> the recipe's filters with their thresholds resolved."""
@@ -71,7 +71,9 @@ def measure_fixed(
         for name in measurer.names:
             values = np.concatenate([np.asarray(p[name], np.float64)[:count] for p, count in parts])
             if not np.isfinite(values).all():
-                raise BadVectorError(f"measure {name!r} of {measurer.card.name} is not finite for {(~np.isfinite(values)).sum()} images")
+                raise BadVectorError(
+                    f"measure {name!r} of {measurer.card.name} is not finite for {(~np.isfinite(values)).sum()} images"
+                )
             out[name] = values
     return out
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.domain.records import Cell, Identity, template_of
 from pipeline.domain.recipe import Recipe
+from pipeline.domain.records import Cell, Identity, template_of
 from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage, Unit
 

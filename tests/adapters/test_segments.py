@@ -289,6 +289,16 @@ def test_damaged_tar_header(store: Store, rows: list[Candidate]) -> None:
         Segments().locate(store, UNIT)
 
 
+def test_forged_sizes_end(store: Store) -> None:
+    """A header whose size points backwards or beyond the end is an error, not an endless walk."""
+    for size in (-512, -1024, 10**6):
+        member = tarfile.TarInfo("k.jpg")
+        member.size = size
+        store.put(TAR, member.tobuf(tarfile.GNU_FORMAT) + bytes(10240 - 512))
+        with pytest.raises(StoreError, match=r"k\.jpg ends at byte -?\d+ of 10240"):
+            Segments().locate(store, UNIT)
+
+
 @pytest.mark.parametrize("columns", [None, ["key"]])
 @pytest.mark.parametrize("spoil", [lambda d: d[:-7], lambda d: d[: len(d) // 2], lambda d: d[:0], lambda d: d[:4] * 9])
 def test_truncated_parquet_is_named(store: Store, rows: list[Candidate], spoil: Any, columns: Any) -> None:
@@ -333,7 +343,8 @@ def _probe(candidate: int, **changes: Any) -> dict[str, Any]:
     row = {
         "candidate": candidate, "cell_asked": "light/older", "probes": 4, "measures": {"b": 0.5, "a": 0.25},
         "posterior": {"tone=light": 0.9, "tone=dark": 0.1}, "vector": _unit(candidate, 6),
-        "template": _unit(candidate, E), "quality": 0.75, "probe_keys": [f"p{candidate}-0"], "accepted": True, "reasons": [],
+        "template": _unit(candidate, E), "quality": 0.75, "probe_keys": [f"p{candidate}-0"],
+        "accepted": True, "reasons": [],
     }  # fmt: skip
     return row | changes
 

@@ -1,4 +1,4 @@
-"""The Ray executor: same bytes as inline with any number of workers, and a worker's death costs a retry, not the run."""
+"""The Ray executor: the bytes of inline with any number of workers; a worker's death costs a retry, not the run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _units(*numbers: int) -> list[Unit]:
     return [Unit(Stage.MAKE, 0, n, 0) for n in numbers]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_ray_workers_gives_the_bytes_of_inline(tmp_path: Path, workers: int) -> None:
     """Segments, index, documents and exports on Ray equal those of the inline executor byte for byte."""
     inline = MemoryStore()
@@ -70,12 +70,11 @@ def test_a_dead_worker_costs_a_retry_and_three_deaths_quarantine_the_unit(tmp_pa
     executor = RayExecutor(
         lambda: MortalWorker(str(tmp_path)), workers=2, on_death=lambda name, number: deaths.append((name, number))
     )
-    done = []
+    done: list[Receipt] = []
     with pytest.raises(QuarantinedError, match=r"1 units are quarantined.*make-g0-000001"):
-        for receipt in executor.run(_units(0, 1, 2, 3, 4, 5)):
-            done.append(receipt.name)
+        done.extend(executor.run(_units(0, 1, 2, 3, 4, 5)))
     executor.close()
-    assert sorted(done) == [f"make-g0-{n:06d}" for n in (0, 2, 3, 4, 5)]
+    assert sorted(r.name for r in done) == [f"make-g0-{n:06d}" for n in (0, 2, 3, 4, 5)]
     assert [d for d in deaths if d[0] == "make-g0-000001"] == [("make-g0-000001", n) for n in (1, 2, 3)]
     assert ("make-g0-000003", 1) in deaths
 

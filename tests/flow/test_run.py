@@ -136,11 +136,13 @@ def test_resume_repeats_no_committed_unit() -> None:
     store = DyingStore(23, after=True)
     with pytest.raises(Killed):
         mint(recipe, store)
-    committed = {p for p in store.list("receipts/")}
+    committed = set(store.list("receipts/"))
     observer = Silent()
     mint(recipe, store, observer)
     worked = {f["receipt"].path for kind, f in observer.seen if kind == "unit"}
-    assert committed and worked and not committed & worked
+    assert committed
+    assert worked
+    assert not committed & worked
 
 
 def test_every_candidate_is_accounted_for_from_the_parquet_alone(finished: MemoryStore) -> None:
@@ -166,16 +168,19 @@ def test_every_indexed_image_decodes_and_belongs_to_its_label(finished: MemorySt
     manifest = read_manifest(finished, "v000001")
     index = next(f.path for f in manifest.files if "/index-" in f.path)
     rows = Segments().read_index(finished, index)
-    assert len(rows) == 30 and [r.label for r in rows] == sorted(r.label for r in rows)
+    assert len(rows) == 30
+    assert [r.label for r in rows] == sorted(r.label for r in rows)
     owner = {r.label: r.identity for r in rows}
     for row in rows:
-        tar = tarfile.open(fileobj=io.BytesIO(finished.get(f"segments/{row.segment}.tar")))
-        stored = tar.extractfile(f"{row.key}.jpg")
-        assert stored is not None
+        with tarfile.open(fileobj=io.BytesIO(finished.get(f"segments/{row.segment}.tar"))) as tar:
+            stored = tar.extractfile(f"{row.key}.jpg")
+            assert stored is not None
+            member = stored.read()
         data = finished.get_range(f"segments/{row.segment}.tar", row.offset, row.length)
-        assert stored.read() == data
+        assert member == data
         assert JpegCodec().decode(data).shape == (32, 32, 3)
-        assert row.key.startswith(f"i{row.identity:08d}-") and owner[row.label] == row.identity
+        assert row.key.startswith(f"i{row.identity:08d}-")
+        assert owner[row.label] == row.identity
     assert len(set(owner.values())) == 10
 
 
@@ -227,7 +232,9 @@ def test_a_receipt_with_other_content_stops_the_run() -> None:
 def test_an_unreachable_target_ends_with_the_yield_and_the_knob() -> None:
     """Impossible consistency ends enrolment after its rounds, naming cells, yields, reasons and what to change."""
     recipe = sketches(enrol={"probes": 3, "consistency": {"cos": 0.9999}, "rounds": 2})
-    with pytest.raises(TargetNotReachedError, match=r"after 2 enrolment rounds.*round/light: 0 of 3.*raise enrol.rounds"):
+    with pytest.raises(
+        TargetNotReachedError, match=r"after 2 enrolment rounds.*round/light: 0 of 3.*raise enrol.rounds"
+    ):
         mint(recipe)
 
 

@@ -70,6 +70,9 @@ class Sharpness:
     attributes: Mapping[str, tuple[str, ...]] = {}
     confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = {}
 
+    def __init__(self, options: SharpnessOptions | None = None) -> None:
+        self.options = options or SharpnessOptions()
+
     def measure(self, faces_NHWC: UInt8) -> Mapping[str, Float64]:
         """Return one float64 array of shape (N,) per name.
 

@@ -15,14 +15,23 @@ import numpy.typing as npt
 
 from pipeline.adapters.phantom.recognisers import as_pictures
 from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts
-from pipeline.domain.records import UInt8
 from pipeline.domain.recipe import Node
+from pipeline.domain.records import UInt8
 
 PRESENTATION = "perceived_gender_presentation"
 TONE = "est_skin_tone_group"
 TONE_EDGES_MST = (3.5, 6.5)
 """Between light (Monk 1-3), medium (4-6) and dark (7-10)."""
-PLAIN = ("yaw_deg", "pitch_deg", "roll_deg", "light_azimuth_deg", "light_elevation_deg", "smile", "mouth_open", "blur_px")
+PLAIN = (
+    "yaw_deg",
+    "pitch_deg",
+    "roll_deg",
+    "light_azimuth_deg",
+    "light_elevation_deg",
+    "smile",
+    "mouth_open",
+    "blur_px",
+)
 
 
 class PhantomAttributesOptions(Node):

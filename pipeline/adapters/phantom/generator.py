@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts, phantom_space
-from pipeline.domain.records import Conditions, Float32, UInt8
 from pipeline.domain.recipe import Node
+from pipeline.domain.records import Conditions, Float32, UInt8
 
 CONDITION_NAMES = (
     "yaw_deg",

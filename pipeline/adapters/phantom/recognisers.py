@@ -1,4 +1,4 @@
-"""The three phantom recognisers behind the port: conditioning, judge and auditor, of different nets and training draws."""
+"""The phantom recognisers behind the port: conditioning, judge, auditor, of different nets and training draws."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 from pipeline.adapters.phantom.generator import checked_batch
 from pipeline.adapters.phantom.shipped import check_digest, load_calibration, model_card, phantom_space
 from pipeline.domain.calibration import Calibration
-from pipeline.domain.records import Float32, UInt8
 from pipeline.domain.recipe import Node
+from pipeline.domain.records import Float32, UInt8
 
 
 class PhantomRecogniserOptions(Node):

@@ -210,7 +210,8 @@ def _shade_skin(t: Traits, canvas: features.Canvas, normal: Tensor, light: Tenso
     g16 = g4**4
     spec = (0.036 * g4**2 + 0.055 * g16 + 0.05 * g16**3) * visible * (1.0 - 0.6 * ambient)
     rim = (1.0 - normal[..., 2].clamp(0.0, 1.0)) ** 3 * (0.02 + 0.05 * ambient) * canvas.gloss * depth
-    return matte + (spec + rim).unsqueeze(-1) + canvas.sparkle.unsqueeze(-1)
+    shine: Tensor = (spec + rim).unsqueeze(-1)
+    return matte + shine + canvas.sparkle.unsqueeze(-1)
 
 
 def _surface_colour(head: Head, view: _View, points: tuple[Tensor, ...], normal: Tensor, pixel: float) -> Tensor:

@@ -65,7 +65,7 @@ def check_digest(name: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != entry["sha256"]:
         raise StoreError(
-            f"{path}: SHA-256 {found[:12]}... instead of {entry['sha256'][:12]}... of the model card; reinstall facemint"
+            f"{path}: SHA-256 {found[:12]}... instead of its card's {entry['sha256'][:12]}...; reinstall facemint"
         )
 
 

@@ -76,7 +76,8 @@ def _members(store: Store, path: str) -> Iterator[tuple[str, int, int]]:
             raise altered(path, f"no tar header at byte {place} of {size} ({error})") from error
         start = place + _BLOCK_bytes
         place = start + -(-member.size // _BLOCK_bytes) * _BLOCK_bytes
-        if place > size:
+        # a negative size, which a forged header can hold, would lead in a circle
+        if not start <= place <= size:
             raise altered(path, f"{member.name} ends at byte {place} of {size}")
         yield member.name, start, member.size
         file.seek(place)

@@ -62,7 +62,7 @@ class Training:
     latent_channels: int = 12
     seed: int = SEED
     checkpoint_s: float = 150.0
-    held_out: int = 120
+    held_out: int = 100
     """Identities of draw E that figures are measured on."""
     sampler: Mapping[str, float] = field(default_factory=lambda: {"steps": 5, "guidance": 2.0, "shift": 1.0})
 
@@ -79,20 +79,20 @@ def full(home: Path) -> Training:
         draws={
             "A1": Draw(1, 1000, 5),
             "A2": Draw(2, 1000, 5),
-            "B": Draw(3, 1100, 4),
-            "C": Draw(4, 950, 4),
-            "H": Draw(5, 280, 8),
-            "E": Draw(6, 120, 6),
+            "B": Draw(3, 900, 4),
+            "C": Draw(4, 720, 4),
+            "H": Draw(5, 260, 8),
+            "E": Draw(6, 100, 6),
         },
         recognisers={
-            "conditioning": Schedule(1200, 48, 2e-3),
-            "judge": Schedule(950, 48, 2e-3),
-            "auditor": Schedule(950, 48, 1.5e-3),
+            "conditioning": Schedule(1300, 48, 2e-3),
+            "judge": Schedule(850, 48, 2e-3),
+            "auditor": Schedule(850, 48, 1.5e-3),
         },
-        attributes=Schedule(1000, 48, 2e-3),
-        crops=Schedule(3000, 16, 2e-3, decay=0.5),
-        decoder=Schedule(900, 12, 8e-4, decay=0.5, warmup=20),
-        flow=Schedule(1900, 96, 1.0, decay=0.45),
+        attributes=Schedule(850, 48, 2e-3),
+        crops=Schedule(2400, 16, 2e-3, decay=0.4),
+        decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
+        flow=Schedule(2000, 72, 1.0, decay=0.45),
     )
 
 

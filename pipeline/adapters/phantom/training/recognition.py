@@ -50,7 +50,7 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
 
 
 def train_recogniser(config: Training, role: str) -> None:
-    """Train one recogniser; the margin grows over the first third, when classes are still nowhere."""
+    """Train one recogniser; the margin grows from nothing, because at first the classes are still nowhere."""
     drawn, schedule = load_draws(config, ROLE_DRAWS[role]), config.recognisers[role]
     count = int(drawn.owner_N[-1]) + 1
     rng = config.rng(role, 2**31)
@@ -68,7 +68,7 @@ def train_recogniser(config: Training, role: str) -> None:
         faces = to_input(_rough_rows(drawn, rows, rng))
         emb_ND = model.train()(faces)
         cos_NI = emb_ND @ F.normalize(classes.centres).T
-        margin = full_margin * min(1.0, 3 * number / schedule.steps)
+        margin = full_margin * number / schedule.steps
         target = torch.from_numpy(owner)
         loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
         loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
