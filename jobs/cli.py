@@ -31,6 +31,23 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"facemint {version('facemint')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def generate(
     recipe: RecipeArgument,
@@ -65,7 +82,10 @@ def generate(
 
 @app.command()
 def status(uri: UriArgument, json_: JsonOption = False) -> None:
-    """Show how far a dataset is: units committed, candidates by stage, versions published, who holds it."""
+    """Show how far a dataset is.
+
+    Units committed, candidates by stage, versions published, and who holds it.
+    """
     from jobs import show, wiring
 
     facts = wiring.dataset_status(uri)
@@ -89,7 +109,10 @@ def verify(
 
 @app.command()
 def digest(uri: UriArgument) -> None:
-    """Print the dataset digest of the newest version: SHA-256 over its segments and index."""
+    """Print the digest of the newest version.
+
+    SHA-256 over the sorted paths and digests of its segments and index.
+    """
     from jobs import wiring
 
     typer.echo(wiring.newest_manifest(uri).digest)
@@ -102,7 +125,10 @@ def export(
     out: OutOption,
     json_: JsonOption = False,
 ) -> None:
-    """Write the newest version in a form that trainers read. JPEG bytes are copied, never encoded again."""
+    """Write the newest version as trainers read it.
+
+    JPEG bytes are copied, never encoded again.
+    """
     from jobs import show, wiring
 
     facts = wiring.export_dataset(uri, to, out)
@@ -119,7 +145,10 @@ def recipe(
         bool, typer.Option("--schema", help="Print the JSON Schema of every recipe key instead.")
     ] = False,
 ) -> None:
-    """Check a recipe and print it with every default filled in, or list the shipped ones, or print the schema."""
+    """Check a recipe, or list the shipped ones.
+
+    A checked recipe is printed with every default filled in.
+    """
     import yaml
 
     from jobs import recipe_file, wiring

@@ -57,10 +57,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _build(slot: str, node: Node, *extra: Any) -> Any:
-    part = _load(COMPONENTS[slot][node.use][1])
-    if slot in ("encoding", "exports"):
-        return part(**node.model_dump(exclude={"use"}))
-    return part(node, *extra)
+    return _load(COMPONENTS[slot][node.use][1])(node, *extra)
 
 
 def check_parts(recipe: Recipe, where: str) -> None:
@@ -145,7 +142,7 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         prints=prints_of(recipe),
         targets=targets_of(recipe),
         store=store,
-        segments=Segments(),
+        segments=Segments(judge.space.dimensions),
         codec=_build("encoding", recipe.encoding),
         sampler=_build("identities.sampler", recipe.identities.sampler, _bank(recipe)),
         generator=_build("generator", recipe.generator),

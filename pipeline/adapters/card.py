@@ -121,7 +121,8 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
             version, name, digest;
             counts: `identities`, `images` and any other numbers;
             figures: optional `balance`, a list of {cell, asked, reached, share, share_95: [low, high],
-                adjusted_share (or None)}, taken as not asked for where the one cell is `all`; optional `balance_fields`, their attribute fields; anything else, however nested, is listed;
+                adjusted_share (or None)}, where the cell `all` alone means that none was asked for; optional
+                `balance_fields`, the cells' attribute fields; anything else, however nested, is listed;
             models: role -> {name, licence, sha256, commercial_use, source}; a model in the role `generator` whose
                 name holds `phantom` makes this a card of phantoms;
             use: `purpose`, `commercial`.

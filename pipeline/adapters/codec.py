@@ -33,11 +33,11 @@ class JpegOptions(Node):
 class JpegCodec:
     """Baseline JPEG with the accurate transform, equal bytes for equal pixels under one libjpeg-turbo."""
 
-    def __init__(self, quality: int = 95, subsampling: Subsampling = "444") -> None:
+    def __init__(self, options: JpegOptions | None = None) -> None:
         import simplejpeg
 
         self._jpeg = simplejpeg
-        self._options = JpegOptions(quality=quality, subsampling=subsampling)
+        self._options = options or JpegOptions()
 
     def encode(self, face_HWC: UInt8) -> bytes:
         """Return the JPEG of a uint8 RGB image of shape (H, W, 3); raises ValueError on anything else."""

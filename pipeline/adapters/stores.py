@@ -207,7 +207,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            # a directory is not an object of this store, so as an object the path is absent
+            # a directory is not an object of this store: as an object the path is absent
             if not target.is_dir():
                 raise self._failure(error, "delete", path) from error
 

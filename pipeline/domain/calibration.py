@@ -26,7 +26,7 @@ from pipeline.domain.space import Space
 LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """False match rates at which thresholds are measured."""
 RULE_OF_30 = 30
-QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
+QUANTILES = (0.5, 0.9, 0.95, 0.97, 0.98, 0.99, 0.999)
 """Quantiles of the block maximum that are measured: 0.99 is the threshold of FPIR 1 %."""
 
 

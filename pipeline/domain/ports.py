@@ -158,7 +158,7 @@ class Store(Protocol):
         ...
 
     def get_range(self, path: str, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`; raises FileNotFoundError where absent."""
+        """Return `length` bytes from `offset`; FileNotFoundError where absent, StoreError where there are fewer."""
         ...
 
     def size(self, path: str) -> int | None:

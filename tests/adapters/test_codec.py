@@ -47,9 +47,12 @@ def test_options_reach_the_encoder(face: UInt8) -> None:
     """Lower quality is smaller, and the subsampling asked for is in the header."""
     import simplejpeg
 
-    assert len(JpegCodec(quality=40).encode(face)) < len(JpegCodec(quality=95).encode(face))
+    assert len(JpegCodec(JpegOptions(quality=40)).encode(face)) < len(JpegCodec(JpegOptions(quality=95)).encode(face))
     for subsampling in ("444", "422", "420"):
-        assert simplejpeg.decode_jpeg_header(JpegCodec(subsampling=subsampling).encode(face))[3] == subsampling
+        assert (
+            simplejpeg.decode_jpeg_header(JpegCodec(JpegOptions(subsampling=subsampling)).encode(face))[3]
+            == subsampling
+        )
 
 
 def _damaged(data: bytes) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.adapters.codec import JpegCodec
-from pipeline.adapters.exporters.webdataset import WebDatasetExporter
+from pipeline.adapters.exporters.webdataset import WebDatasetExporter, WebDatasetOptions
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore, MemoryStore, PrefixedStore
 from pipeline.domain.errors import StoreError
@@ -23,6 +23,7 @@ from pipeline.domain.manifest import IndexRow, sha256_hex
 from pipeline.domain.ports import Exporter, Store
 from pipeline.domain.records import Candidate, Sample, minted_key
 
+SMALL = WebDatasetOptions(shard_bytes=20_000)
 ABOUT = {"name": "tiny", "version": "v000001", "digest": "d" * 64, "seed": 7}
 IDENTITIES, IMAGES = 6, 5
 
@@ -74,7 +75,7 @@ def _samples(target: Store) -> list[tuple[str, str, bytes, dict[str, Any]]]:
 def test_every_image_once_with_its_label_and_its_bytes(source: Store, index: list[IndexRow]) -> None:
     """Each index row becomes one sample whose image is the published one, byte for byte."""
     target = MemoryStore()
-    exporter: Exporter = WebDatasetExporter(shard_bytes=20_000)
+    exporter: Exporter = WebDatasetExporter(SMALL)
     exporter.export(source, index, target, ABOUT)
     samples = _samples(target)
     assert sorted(s[0] for s in samples) == sorted(r.key for r in index)
@@ -101,15 +102,15 @@ def test_order_is_shuffled_across_identities(source: Store, index: list[IndexRow
 def test_bytes_repeat(source: Store, index: list[IndexRow], tmp_path: Path) -> None:
     """Another store, and an index handed in backwards, change no byte."""
     first, second = MemoryStore(), LocalStore(tmp_path)
-    WebDatasetExporter(20_000).export(source, index, first, ABOUT)
-    WebDatasetExporter(20_000).export(source, index[::-1], second, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, first, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index[::-1], second, ABOUT)
     assert _bytes(first) == _bytes(second)
 
 
 def test_shards_keep_to_their_size(source: Store, index: list[IndexRow]) -> None:
     """No shard holds more than asked for, but for the end mark; names are numbered without a gap."""
     target = MemoryStore()
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     shards = target.list("train-")
     assert shards == [f"train-{n:06d}.tar" for n in range(len(shards))]
     assert len(shards) > 2
@@ -121,7 +122,7 @@ def test_shards_keep_to_their_size(source: Store, index: list[IndexRow]) -> None
 def test_manifest_describes_the_files(source: Store, index: list[IndexRow]) -> None:
     """Counts, digests and sizes are those of what lies there; the summary returned is the manifest."""
     target = MemoryStore()
-    summary = WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    summary = WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     assert summary == json.loads(target.get("manifest.json"))
     assert (summary["kind"], summary["num_classes"], summary["num_images"]) == ("webdataset", IDENTITIES, 30)
     assert summary["source"] == ABOUT
@@ -133,9 +134,9 @@ def test_manifest_describes_the_files(source: Store, index: list[IndexRow]) -> N
 def test_finished_export_is_not_made_again(source: Store, index: list[IndexRow]) -> None:
     """A second run writes nothing and gives the same summary."""
     target = _Recording()
-    first = WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    first = WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     target.writes.clear()
-    assert WebDatasetExporter(20_000).export(source, index, target, ABOUT) == first
+    assert WebDatasetExporter(SMALL).export(source, index, target, ABOUT) == first
     assert target.writes == []
 
 
@@ -164,19 +165,19 @@ def _stale_shard(target: Store) -> None:
 def test_unfinished_export_is_made_again(source: Store, index: list[IndexRow], harm: Callable[[Store], None]) -> None:
     """Whatever is missing, cut or left over, the next run ends in the same bytes and no others."""
     target = MemoryStore()
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     whole = _bytes(target)
     harm(target)
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     assert _bytes(target) == whole
 
 
 def test_manifest_is_gone_while_files_are_replaced(source: Store, index: list[IndexRow]) -> None:
     """An export of a newer version into the same place removes the manifest first and writes it last."""
     target = _Recording()
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     target.writes.clear()
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT | {"version": "v000002"})
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT | {"version": "v000002"})
     assert target.writes[0] == "delete manifest.json"
     assert target.writes[-1] == "put manifest.json"
     assert [w for w in target.writes if "manifest" in w] == ["delete manifest.json", "put manifest.json"]
@@ -222,7 +223,7 @@ def test_webdataset_reads_it(source: Store, index: list[IndexRow], tmp_path: Pat
     """The library whose format this is decodes every sample to pixels and an integer label."""
     import webdataset as wds
 
-    WebDatasetExporter(20_000).export(source, index, LocalStore(tmp_path), ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, LocalStore(tmp_path), ABOUT)
     shards = sorted(str(p) for p in tmp_path.glob("train-*.tar"))
     samples = list(wds.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("__key__", "jpg", "cls", "json"))
     assert len(samples) == len(index)
@@ -238,7 +239,7 @@ def test_datasets_reads_it(source: Store, index: list[IndexRow], tmp_path: Path,
     """Hugging Face datasets infers image, label and side-car, from the files and from the folder with its card."""
     import datasets
 
-    WebDatasetExporter(20_000).export(source, index, LocalStore(tmp_path / "export"), ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, LocalStore(tmp_path / "export"), ABOUT)
     asked: dict[str, Any] = (
         {"path": str(tmp_path / "export")}
         if by_folder
@@ -257,7 +258,7 @@ def test_card_states_counts_and_shards_that_exist(source: Store, index: list[Ind
     import webdataset as wds
 
     target = MemoryStore()
-    WebDatasetExporter(20_000).export(source, index, target, ABOUT)
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     card = target.get("README.md").decode()
     assert "30 images of 6 synthetic identities" in card
     assert "model's estimates of appearance" in card

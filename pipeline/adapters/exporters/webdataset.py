@@ -57,8 +57,8 @@ class WebDatasetExporter:
 
     kind = "webdataset"
 
-    def __init__(self, shard_bytes: int = 200_000_000) -> None:
-        self._shard_bytes = WebDatasetOptions(shard_bytes=shard_bytes).shard_bytes
+    def __init__(self, options: WebDatasetOptions | None = None) -> None:
+        self._shard_bytes = (options or WebDatasetOptions()).shard_bytes
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

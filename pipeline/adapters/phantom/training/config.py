@@ -51,6 +51,8 @@ class Training:
 
     home: Path
     draws: Mapping[str, Draw]
+    warm_ups: Mapping[str, Schedule]
+    """Roles that train with AdamW before the main part."""
     recognisers: Mapping[str, Schedule]
     attributes: Schedule
     crops: Schedule
@@ -84,10 +86,11 @@ def full(home: Path) -> Training:
             "H": Draw(5, 260, 8),
             "E": Draw(6, 100, 6),
         },
+        warm_ups={"conditioning": Schedule(1300, 48, 2e-3)},
         recognisers={
-            "conditioning": Schedule(1300, 48, 2e-3),
-            "judge": Schedule(850, 48, 2e-3),
-            "auditor": Schedule(850, 48, 1.5e-3),
+            "conditioning": Schedule(900, 48, 1.0, decay=0.6, warmup=30),
+            "judge": Schedule(1000, 48, 1.0, decay=0.6, warmup=50),
+            "auditor": Schedule(1000, 48, 1.0, decay=0.6, warmup=50),
         },
         attributes=Schedule(850, 48, 2e-3),
         crops=Schedule(2400, 16, 2e-3, decay=0.4),
@@ -105,6 +108,7 @@ def short(home: Path) -> Training:
             name: Draw(n, 28 if name == "H" else 8, 8)
             for n, name in enumerate(("A1", "A2", "B", "C", "H", "E"), start=1)
         },
+        warm_ups={"conditioning": tiny},
         recognisers=dict.fromkeys(ROLES, tiny),
         attributes=tiny,
         crops=tiny,

@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix by its orthogonalised Nesterov momentum."""
+        """Update every matrix (a convolution counts as outputs x the rest) by its orthogonalised momentum."""
         del closure
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -44,9 +44,10 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
                 held = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = _orthogonal(parameter.grad.lerp(held, group["momentum"]))
-                rows, columns = parameter.shape
-                parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+                update = _orthogonal(parameter.grad.lerp(held, group["momentum"]).flatten(1))
+                rows, columns = update.shape
+                scale = max(1.0, rows / columns) ** 0.5
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM, RECOGNISERS
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
-from pipeline.adapters.phantom.training.config import ROLE_DRAWS, Training
+from pipeline.adapters.phantom.training.config import ROLE_DRAWS, Schedule, Training
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
 
 _SCALE = 24.0
@@ -50,37 +50,79 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
 
 
 def train_recogniser(config: Training, role: str) -> None:
-    """Train one recogniser; the margin grows from nothing, because at first the classes are still nowhere."""
-    drawn, schedule = load_draws(config, ROLE_DRAWS[role]), config.recognisers[role]
+    """Train one recogniser; the margin grows from nothing, because at first the classes are still nowhere.
+
+    A role with a warm-up schedule trains with AdamW first; the main part then starts from those weights with each class
+    direction at the mean of its pictures.
+    """
+    drawn = load_draws(config, ROLE_DRAWS[role])
     count = int(drawn.owner_N[-1]) + 1
     rng = config.rng(role, 2**31)
     model = loop.initialised(RECOGNISERS[role], rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = loop.initialised(lambda: _Classes(count), rng)
     assert isinstance(classes, _Classes)
-    optimiser = loop.adamw(model.parameters(), schedule.rate, 0.05)
-    optimiser.add_param_group({"params": list(classes.parameters()), "lr": 5 * schedule.rate, "weight_decay": 0.0})
+    if role in config.warm_ups:
+        warm = config.warm_ups[role]
+        optimiser = loop.adamw(model.parameters(), warm.rate, 0.05)
+        optimiser.add_param_group({"params": list(classes.parameters()), "lr": 5 * warm.rate, "weight_decay": 0.0})
+        _fit(config, role, f"{role}-warm", warm, drawn, model, classes, [optimiser])
+        _centre_classes(config, role, drawn, model, classes)
+    schedule = config.recognisers[role]
+    # Depthwise filters are one row each and have nothing to orthogonalise; the first layer and the head are no inner layers.
+    inner = [p for n, p in model.named_parameters() if p.ndim > 1 and p.shape[1] > 3 and not n.startswith("head")]
+    chosen = {id(p) for p in inner}
+    outer = loop.adamw([p for p in model.parameters() if id(p) not in chosen], 1e-3 * schedule.rate, 0.02)
+    outer.add_param_group({"params": list(classes.parameters()), "lr": 5e-3 * schedule.rate, "weight_decay": 0.0})
+    _fit(config, role, role, schedule, drawn, model, classes, [loop.Muon(inner, lr=0.02 * schedule.rate), outer])
+
+
+def _fit(
+    config: Training,
+    role: str,
+    name: str,
+    schedule: Schedule,
+    drawn: Drawn,
+    model: nn.Module,
+    classes: _Classes,
+    optimisers: list[torch.optim.Optimizer],
+) -> None:
     margin_of, full_margin = _MARGINS[role]
-    first_row = np.searchsorted(drawn.owner_N, np.arange(count))
+    warmed = role in config.warm_ups and name == role
+    first_row = np.searchsorted(drawn.owner_N, np.arange(len(classes.centres)))
     pictures = np.bincount(drawn.owner_N)
 
     def step(number: int, rng: np.random.Generator) -> dict[str, float]:
+        rng = config.rng(role, 1, number) if warmed else rng
         rows, owner = _identity_batch(first_row, pictures, schedule.batch, rng)
         faces = to_input(_rough_rows(drawn, rows, rng))
         emb_ND = model.train()(faces)
         cos_NI = emb_ND @ F.normalize(classes.centres).T
-        margin = full_margin * number / schedule.steps
+        share = number / schedule.steps
+        margin = full_margin * (0.5 + 0.5 * share if warmed else share)
         target = torch.from_numpy(owner)
         loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
         loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         hits = (cos_NI.argmax(1) == target).float().mean()
         return {"loss": float(loss.detach()), "hits": float(hits)}
 
     models: dict[str, nn.Module] = {"model": model, "classes": classes}
-    loop.run(role, config, schedule, step, stream=role, models=models, optimisers=[optimiser])
+    loop.run(name, config, schedule, step, stream=role, models=models, optimisers=optimisers)
+
+
+@torch.no_grad()
+def _centre_classes(config: Training, role: str, drawn: Drawn, model: nn.Module, classes: _Classes) -> None:
+    """Put every class direction at the mean of its pictures (unless the main part has already begun)."""
+    if (config.home / "checkpoints" / f"{role}.pt").exists():
+        return
+    emb_ND = torch.from_numpy(embed(model.eval(), drawn.faces_NHWC))
+    sums = torch.zeros_like(classes.centres).index_add_(0, torch.from_numpy(drawn.owner_N), emb_ND)
+    classes.centres.copy_(F.normalize(sums))
 
 
 def _identity_batch(
