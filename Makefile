@@ -66,5 +66,5 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "== installing facemint with the tools of development"
-	@$(PIP) install -c constraints.txt -e '.[dev,s3]'
+	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(STAMP)

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.domain.errors import LeaseHeldError, OutputError, PlanMismatchError, TargetNotReachedError
+from pipeline.domain.errors import (
+    LeaseHeldError,
+    OutputError,
+    PlanMismatchError,
+    StoreError,
+    TargetNotReachedError,
+)
 from pipeline.domain.fingerprint import differences
 from pipeline.domain.manifest import Counts, IndexRow, Manifest, Receipt, canonical_json
 from pipeline.domain.ports import Executor, Exporter, Observer, Store
@@ -326,9 +332,11 @@ class _Heartbeat:
 
     def _beat(self) -> None:
         while not self._stop.wait(DURATION_S / 4):
+            body = canonical_json({"run": dict(self._lease.holder), "seen_s": round(self._parts.clock.now_s(), 3)})
             try:
                 self._lease.renew()
+                self._parts.store.put(f"runs/{self._lease.holder['run']}.json", body)
             except LeaseHeldError:
                 return  # the guard before the next receipt says so in the main thread
-            body = canonical_json({"run": dict(self._lease.holder), "seen_s": round(self._parts.clock.now_s(), 3)})
-            self._parts.store.put(f"runs/{self._lease.holder['run']}.json", body)
+            except StoreError:
+                continue  # the lease lasts several beats, and work that cannot be stored ends the run by itself

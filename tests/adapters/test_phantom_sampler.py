@@ -1,4 +1,4 @@
-"""The phantom sampler is diffusers' flow-matching Euler scheduler, without the three seconds that importing it costs."""
+"""The phantom sampler is the flow-matching Euler scheduler of diffusers, without the seconds its import costs."""
 
 from __future__ import annotations
 

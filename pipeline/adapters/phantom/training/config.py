@@ -95,7 +95,7 @@ def full(home: Path) -> Training:
         attributes=Schedule(850, 48, 2e-3),
         crops=Schedule(2400, 16, 2e-3, decay=0.4),
         decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
-        flow=Schedule(2000, 72, 1.0, decay=0.45),
+        flow=Schedule(1350, 72, 1.0, decay=0.5),
     )
 
 
