@@ -7,7 +7,7 @@ It is a measured quantile of the largest of N cosines; a pairwise threshold woul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,9 @@ class Options(Node):
 @dataclass(frozen=True, kw_only=True)
 class NearestOther:
     """Refuse an image that is too near to the template of another identity."""
+
+    epoch: ClassVar[int] = 1
+    """Raised by hand when the verdict changes under equal numbers."""
 
     threshold_cos: float
     """Least refused cosine, in (-1, 1]."""

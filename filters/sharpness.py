@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,9 @@ class Options(Node):
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
     """Refuse a face that is too blurred to train on."""
+
+    epoch: ClassVar[int] = 1
+    """Raised by hand when the verdict changes under equal numbers."""
 
     min_sharpness: float
     """Least accepted sharpness, 0..1."""

@@ -173,18 +173,21 @@ def _terminated(signum: int, _frame: Any) -> None:
 
 def main() -> None:
     """Run the command line; the exit status says how it ended."""
-    # read by torch's and numpy's thread pools when they are first imported, so set before any verb imports them
+    # read by the thread pools of torch and numpy when they are first imported, so set before any verb imports them;
+    # set whatever stands there, because more threads change the order of sums
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+        os.environ[name] = "1"
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except FacemintError as error:
         typer.echo(f"facemint: {error}", err=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        typer.echo("facemint: interrupted; run the same command again to resume", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        # typer turns an interrupt into this status before we see it
+        if end.code == 130:
+            typer.echo("facemint: interrupted; run the same command again to resume", err=True)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+import yaml
+
 from pipeline.domain.errors import OutputError, StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Manifest, sha256_hex
 from pipeline.domain.ports import Exporter, SegmentWriter, Store
@@ -13,7 +15,7 @@ from pipeline.domain.unit import Stage
 from pipeline.execute.run import RECIPE_PATH
 from pipeline.flow.commit import receipts
 from pipeline.flow.lease import newest_lease
-from pipeline.flow.publish import read_manifest, versions
+from pipeline.flow.publish import published_rows, read_manifest, versions
 
 
 def require_dataset(store: Store) -> None:
@@ -66,7 +68,7 @@ def verify(store: Store, *, deep: bool) -> dict[str, Any]:
     for version in versions(store):
         manifest = read_manifest(store, version)
         named |= {f.path: f for f in (*manifest.files, *manifest.documents)}
-        if manifest.digest != json.loads(store.get(manifest.path))["digest"]:
+        if manifest.digest != json.loads(store.get(manifest.path)).get("digest"):
             problems.append(f"{manifest.path}: its digest does not follow from its files")
         problems += _exports(store, version, named)
     for entry in sorted(named.values()):
@@ -101,12 +103,24 @@ def _problem(store: Store, entry: FileEntry, *, deep: bool) -> str | None:
     return None
 
 
+def run_seed(store: Store) -> int:
+    """Return the seed of the dataset's recipe.
+
+    Raises:
+        OutputError: no dataset is here.
+        StoreError: its recipe is not as it was written.
+    """
+    require_dataset(store)
+    try:
+        return int(yaml.safe_load(store.get(RECIPE_PATH))["recipe"]["seed"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise StoreError(f"{RECIPE_PATH}: not a recipe of ours; restore it from a copy") from None
+
+
 def export(source: Store, segments: SegmentWriter, exporter: Exporter, target: Store, seed: int) -> dict[str, Any]:
     """Write the newest version of `source` to `target`."""
     manifest = newest_manifest(source)
-    index = next((f.path for f in manifest.files if "/index-" in f.path), None)
-    if index is None:
-        raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
+    rows = published_rows(segments, source, manifest)
     about = {
         "name": manifest.name,
         "version": manifest.version,
@@ -114,4 +128,4 @@ def export(source: Store, segments: SegmentWriter, exporter: Exporter, target: S
         "seed": seed,
         "balance": manifest.figures["balance"]["by"],
     }
-    return exporter.export(source, segments.read_index(source, index), target, about)
+    return exporter.export(source, rows, target, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise RecipeError(f"line {key_node.start_mark.line + 1}: a {type(key).__name__} as key; a key is a word")
         if key in seen:
             raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice; keep one")
         seen[key] = loader.construct_object(value_node, deep=True)

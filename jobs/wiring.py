@@ -11,11 +11,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from jobs import recipe_file
+from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
-from pipeline.domain.errors import RecipeError, UserError
+from pipeline.domain.errors import OutputError, PlanMismatchError, RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
@@ -61,14 +59,7 @@ def _build(slot: str, node: Node, *extra: Any) -> Any:
 
 
 def check_parts(recipe: Recipe, where: str) -> None:
-    """Refuse what the tree cannot see: conditions a generator does not obey, licences, unknown balance fields."""
-    generator = _build("generator", recipe.generator)
-    for name in recipe.conditions:
-        if name not in generator.condition_names:
-            raise RecipeError(
-                f"{where}: conditions.{name}: the {recipe.generator.use} generator does not obey it; "
-                f"it obeys {', '.join(generator.condition_names)}"
-            )
+    """Refuse what the tree cannot see: licences, parts that do not fit each other, rates that are not calibrated."""
     if recipe.use.commercial:
         for card in component_cards(recipe).values():
             if not card.commercial_use:
@@ -81,7 +72,23 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "
             "no filter uses"
         )
-    targets_of(recipe)
+    judge = _build("judge", recipe.judge)
+    readers = {"judge": judge, "auditor": _build("judge", recipe.auditor)}
+    recipe_check.check_models(recipe, where, _bank(recipe), _build("generator", recipe.generator), readers)
+    names = recipe_check.check_measures(where, [_build("measures", node) for node in recipe.measures])
+    targets = targets_of(recipe)
+    recipe_check.check_thresholds(recipe, where, judge)
+    recipe_check.check_filters(recipe, where, _filters(recipe, judge), names, targets)
+
+
+def _filters(recipe: Recipe, judge: Any) -> list[Any]:
+    """Return, per filter of the recipe, what builds it from the number of enrolled identities."""
+
+    def builder(node: Node) -> Any:
+        part = _load(COMPONENTS["filters"][node.use][1])
+        return lambda enrolled: part.build(node, judge.calibration, recipe.enrol.probes, enrolled)
+
+    return [builder(node) for node in recipe.filters]
 
 
 def component_cards(recipe: Recipe) -> dict[str, Any]:
@@ -113,11 +120,16 @@ def prints_of(recipe: Recipe) -> Any:
     """Return fingerprint and plan digest, weights and epochs included."""
     from pipeline.domain import fingerprint
 
-    components = {
+    components: dict[str, Any] = {
         role: {"sha256": card.sha256, "epoch": card.epoch}
         for role, card in component_cards(recipe).items()
         if role != "auditor"
     }
+    # parts without weights have no card; what can change is their code, which their epoch stands for
+    plain = [("filters", node) for node in recipe.filters]
+    plain += [("encoding", recipe.encoding), ("identities.sampler", recipe.identities.sampler)]
+    for slot, node in plain:
+        components[f"{slot} {node.use}"] = {"epoch": _load(COMPONENTS[slot][node.use][1]).epoch}
     return fingerprint.prints_of(recipe, components)
 
 
@@ -130,12 +142,7 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
 
     judge = _build("judge", recipe.judge)
 
-    def filters(enrolled: int) -> tuple[Any, ...]:
-        return tuple(
-            _load(COMPONENTS["filters"][node.use][1]).build(node, judge.calibration, recipe.enrol.probes, enrolled)
-            for node in recipe.filters
-        )
-
+    builders = _filters(recipe, judge)
     who = holder(run)
     return Parts(
         recipe=recipe,
@@ -149,9 +156,10 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         judge=judge,
         auditor=_build("judge", recipe.auditor),
         measurers=tuple(_build("measures", node) for node in recipe.measures),
-        filters=filters,
+        filters=lambda enrolled: tuple(build(enrolled) for build in builders),
         generator_batch=recipe.generator.batch,  # type: ignore[attr-defined]
         judge_batch=recipe.judge.batch,  # type: ignore[attr-defined]
+        auditor_batch=recipe.auditor.batch,  # type: ignore[attr-defined]
         clock=SystemClock(),
         guard=guard_of(store, lease_number) if lease_number is not None else lambda: None,
         run_facts={
@@ -164,15 +172,25 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
     )
 
 
-def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str) -> UnitWorker:
-    """Build a worker in the process where it will run."""
+def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str, fingerprint: str) -> UnitWorker:
+    """Build a worker in the process where it will run.
+
+    Raises:
+        PlanMismatchError: its models are not those of the driver.
+    """
     from pipeline.adapters.machine import single_thread
     from pipeline.adapters.stores import open_store
     from pipeline.flow.worker import UnitWorker
 
     single_thread()
     recipe = parse_recipe(full_model(), recipe_raw, "worker")
-    return UnitWorker(build_parts(recipe, open_store(uri), lease_number, run))
+    parts = build_parts(recipe, open_store(uri), lease_number, run)
+    if parts.prints.fingerprint != fingerprint:
+        raise PlanMismatchError(
+            f"a worker on {parts.run_facts['host']} has fingerprint {parts.prints.fingerprint[:12]}, the driver "
+            f"{fingerprint[:12]}: its models differ; install the same facemint on every node"
+        )
+    return UnitWorker(parts)
 
 
 def open_session(recipe: Recipe, uri: str, observer: Observer, *, allow_short: bool = False) -> Session:
@@ -193,26 +211,32 @@ def session_on(recipe: Recipe, store: Store, observer: Observer, *, allow_short:
     from pipeline.execute.run import Session
     from pipeline.flow.lease import acquire
 
+    if recipe.compute.executor == "ray" and store.uri.startswith("memory://"):
+        raise OutputError(f"{store.uri}: workers in other processes cannot see it; name a folder, or --executor inline")
     single_thread()
     run = uuid.uuid4().hex[:12]
     lease = acquire(store, SystemClock(), holder(run), is_dead)
-    parts = build_parts(recipe, store, lease.number, run)
-    return Session(
-        parts=parts,
-        executor=_executor(parts, lease.number, run),
-        observer=observer,
-        lease=lease,
-        models={role: _card_dict(card) for role, card in component_cards(recipe).items()},
-        documents=functools.partial(_documents, store, parts),
-        exporters=tuple((_build("exports", node), _export_store(store, node.use)) for node in recipe.exports),
-        allow_short=allow_short,
-    )
+    try:
+        parts = build_parts(recipe, store, lease.number, run)
+        return Session(
+            parts=parts,
+            executor=_executor(parts, lease.number, run),
+            observer=observer,
+            lease=lease,
+            models={role: _card_dict(card) for role, card in component_cards(recipe).items()},
+            documents=functools.partial(_documents, store, parts),
+            exporters=tuple((_build("exports", node), _export_store(store, node.use)) for node in recipe.exports),
+            allow_short=allow_short,
+        )
+    except BaseException:
+        lease.release()
+        raise
 
 
 def _executor(parts: Parts, lease_number: int, run: str) -> Executor:
     from pipeline.domain.manifest import canonical_json
 
-    recipe, store = parts.recipe, parts.store
+    recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
     if recipe.compute.executor == "inline":
         from pipeline.execute.inline import InlineExecutor
         from pipeline.flow.worker import UnitWorker
@@ -224,7 +248,7 @@ def _executor(parts: Parts, lease_number: int, run: str) -> Executor:
         store.put(f"runs/death-{name}-{deaths}.json", canonical_json({"unit": name, "deaths": deaths}))
 
     return RayExecutor(
-        functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run),
+        functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint),
         workers=recipe.compute.workers,
         address=recipe.compute.address,
         on_death=on_death,
@@ -340,6 +364,5 @@ def export_dataset(uri: str, kind: str, out: str) -> dict[str, Any]:
 
     source = open_store(uri, writable=False)
     exporter = build_exporter(kind)
-    examine.newest_manifest(source)
-    raw = yaml.safe_load(source.get("recipes/g0.yaml"))
-    return examine.export(source, Segments(), exporter, open_store(out), int(raw["recipe"]["seed"]))
+    seed = examine.run_seed(source)
+    return examine.export(source, Segments(), exporter, open_store(out), seed)

@@ -48,13 +48,15 @@ def is_dead(who: Mapping[str, Any]) -> bool:
         os.kill(int(who["pid"]), 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, KeyError, ValueError):
+    except (PermissionError, KeyError, ValueError, TypeError, OverflowError):
         return False
     return False
 
 
 def _boot() -> str:
+    """Return the boot and the namespace in which process numbers mean something: containers share the first alone."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return "unknown"

@@ -27,6 +27,9 @@ class GaussianSamplerOptions(Node):
 class GaussianSampler:
     """Implements `ports.IdentitySampler` over a bank."""
 
+    epoch = 1
+    """Raised by hand when vectors change under equal keys and bank."""
+
     def __init__(self, options: GaussianSamplerOptions, bank: Bank) -> None:
         """Keep the bank; its arrays load at the first draw."""
         self._scale, self._bank = options.scale, bank

@@ -55,6 +55,8 @@ def targets_of(
         marginal: shares by field and value; excludes `shares`.
     """
     for name in by:
+        if list(by).count(name) > 1:
+            raise RecipeError(f"balance.by: {name!r} is named twice; name each field once")
         if name not in known:
             raise RecipeError(
                 f"balance.by: no measure estimates {name!r}; the measures of this recipe estimate "

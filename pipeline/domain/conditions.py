@@ -23,7 +23,7 @@ from pipeline.domain.rng import Key, Stream
 class Distribution(BaseModel):
     """A distribution of one condition, by its quantile function."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def quantile(self, u: float) -> float:
         """Return the value below which a share u in (0, 1) of the target lies."""

@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from pipeline.domain.conditions import AnyDistribution
+from pipeline.domain.conditions import MAX_CONDITIONS, AnyDistribution
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.rng import KEY_LIMIT
 
 
 class Section(BaseModel):
-    """Base of every part of the tree: immutable, and no key that it does not know."""
+    """Base of every part of the tree: immutable, no key that it does not know, no number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Node(Section):
@@ -131,7 +131,7 @@ class Recipe(Section):
     attempts: Annotated[int, Field(ge=1, le=99)] = 4
     rounds: Annotated[int, Field(ge=1, le=100)] = 4
     """Rounds of making: each replaces the identities that could not fill by the next reserves."""
-    conditions: dict[str, AnyDistribution] = {}
+    conditions: Annotated[dict[str, AnyDistribution], Field(max_length=MAX_CONDITIONS)] = {}
     leakage: Leakage = Leakage()
     unit: UnitShape = UnitShape()
     encoding: Node

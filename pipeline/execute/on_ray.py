@@ -180,7 +180,7 @@ class RayExecutor:
             if self._address is None:
                 options |= {"include_dashboard": False, "num_cpus": max(self._wanted or 0, os.cpu_count() or 1)}
             try:
-                ray.init(address=self._address, **options)
+                ray.init(address=self._address or "local", **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"compute.address: no Ray cluster at {self._address!r} ({error}); give the address of a running "
@@ -201,10 +201,15 @@ class RayExecutor:
 
 
 class _RayWorker:
-    """The actor: a worker behind Ray's calling convention."""
+    """The actor: a worker behind Ray's calling convention.
+
+    The worker is made at the first call, not in the constructor: an error of ours then arrives as itself, instead of
+    as the death of an actor.
+    """
 
     def __init__(self, make_worker: Callable[[], Worker]) -> None:
-        self._worker = make_worker()
+        self._make_worker = make_worker
+        self._worker: Worker | None = None
 
     def node(self) -> str:
         import ray
@@ -212,13 +217,18 @@ class _RayWorker:
         return str(ray.get_runtime_context().get_node_id())
 
     def device_kind(self) -> str:
-        return self._worker.device_kind()
+        return self._started().device_kind()
 
     def work(self, unit: Unit) -> Receipt:
-        return self._worker.work(unit)
+        return self._started().work(unit)
 
     def audit(self, unit_name: str) -> Mapping[str, Any]:
-        return self._worker.audit(unit_name)
+        return self._started().audit(unit_name)
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            self._worker = self._make_worker()
+        return self._worker
 
 
 def _quiet_environment() -> None:

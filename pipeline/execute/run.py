@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 import yaml
 
 from pipeline.domain.errors import (
+    FacemintError,
     LeaseHeldError,
     OutputError,
     PlanMismatchError,
-    StoreError,
     TargetNotReachedError,
 )
 from pipeline.domain.fingerprint import differences
@@ -30,7 +31,7 @@ from pipeline.flow import audit, enrol, rounds
 from pipeline.flow.commit import receipts, remaining
 from pipeline.flow.lease import DURATION_S, Lease
 from pipeline.flow.parts import Parts
-from pipeline.flow.publish import index_rows, publish, read_manifest, versions
+from pipeline.flow.publish import index_rows, publish, published_rows, read_manifest, versions
 from pipeline.flow.worker import enrolled_path
 
 RECIPE_PATH = "recipes/g0.yaml"
@@ -96,8 +97,8 @@ def check_recipe(parts: Parts) -> None:
         return
     try:
         there = yaml.safe_load(parts.store.get(RECIPE_PATH))
-        theirs, plan = there["fingerprint_fields"], there["plan_fields"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        theirs, plan = dict(there["fingerprint_fields"]), dict(there["plan_fields"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise OutputError(f"{parts.store.uri}: {RECIPE_PATH} is not a recipe of ours; use another --out") from None
     # json round trip: yaml reads lists and numbers as the recipe's dump writes them
     differing = differences(parts.prints.fields, theirs) or differences(parts.prints.plan_fields, plan)
@@ -128,7 +129,7 @@ def _mint(session: Session) -> Manifest:
             f"after {parts.recipe.rounds} rounds these places are open: {missing}; identities not filled: {why}; "
             f"{_hardest(known)}; raise attempts, rounds or enrol.reserve, loosen that filter, or pass --allow-short"
         )
-    units = sorted({standing.unit_of[o] for o in standing.filled})
+    units = sorted(known)
     session.observer.event("stage", name="audit", total=len(units), done=0)
     found = {}
     for finding in session.executor.audit(units):
@@ -182,11 +183,12 @@ def _enrol(session: Session, known: dict[str, Receipt]) -> enrol.Enrolment:
     past: list[Proposal] = []
     rows: list[dict[str, Any]] = []
     state: enrol.Enrolment | None = None
-    first_unit = 0
+    first_unit = first_candidate = 0
     for number in range(parts.recipe.enrol.rounds):
-        units = enrol.plan_enrol_round(parts, number, first_unit, past, state)
-        if not units:
+        units, proposed = enrol.plan_enrol_round(parts, number, first_unit, first_candidate, past, state)
+        if not proposed:
             break
+        first_candidate += proposed
         _run_units(session, units, known, "enrol", number)
         for unit in units:
             rows += parts.segments.read_rows(parts.store, unit.name)
@@ -198,7 +200,7 @@ def _enrol(session: Session, known: dict[str, Receipt]) -> enrol.Enrolment:
             break
     assert state is not None, "the first enrolment round proposes at least one candidate"
     enrol.require_sufficient(state, parts.recipe)
-    parts.segments.write_identities(parts.store, enrolled_path(0), state.identities, parts.generator.space)
+    parts.segments.write_identities(parts.store, enrolled_path(0), state.identities, parts.sampler.space)
     return state
 
 
@@ -291,8 +293,7 @@ def _export(session: Session, manifest: Manifest) -> tuple[Mapping[str, Any], ..
     parts = session.parts
     if not session.exporters:
         return ()
-    index = next(f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-"))
-    rows = parts.segments.read_index(parts.store, index)
+    rows = published_rows(parts.segments, parts.store, manifest)
     about = {
         "name": manifest.name,
         "version": manifest.version,
@@ -328,7 +329,9 @@ class _Heartbeat:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5.0)
-        self._lease.release()
+        # a store that fails now has failed the run already, and its error is the one to show
+        with suppress(StoreError, OutputError):
+            self._lease.release()
 
     def _beat(self) -> None:
         while not self._stop.wait(DURATION_S / 4):
@@ -338,5 +341,5 @@ class _Heartbeat:
                 self._parts.store.put(f"runs/{self._lease.holder['run']}.json", body)
             except LeaseHeldError:
                 return  # the guard before the next receipt says so in the main thread
-            except StoreError:
+            except FacemintError:
                 continue  # the lease lasts several beats, and work that cannot be stored ends the run by itself

@@ -62,7 +62,7 @@ def read_receipt(store: Store, path: str) -> Receipt:
     """Return a stored receipt; raises StoreError, naming the file, where its bytes are no receipt."""
     try:
         return Receipt.from_json(store.get(path))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path}: not a receipt ({type(error).__name__}); delete it to have its unit made again"
         ) from None

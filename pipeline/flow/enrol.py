@@ -221,16 +221,23 @@ def _yields(
 
 
 def plan_enrol_round(
-    parts: Parts, round_number: int, first_unit: int, past: Sequence[Proposal], now: Enrolment | None
-) -> list[Unit]:
-    """Return the units of an enrolment round; a function of the recipe and of earlier rounds' outcomes alone.
+    parts: Parts,
+    round_number: int,
+    first_unit: int,
+    first_candidate: int,
+    past: Sequence[Proposal],
+    now: Enrolment | None,
+) -> tuple[list[Unit], int]:
+    """Return the units of an enrolment round, and how many candidates it numbered.
 
-    Candidates whose vector lies too near to that of an earlier one are not probed.
+    Both follow from the recipe and from earlier rounds' outcomes alone. Candidates whose vector lies too near to that
+    of an earlier one are not probed, and their numbers are not given again: a number stands for one vector.
 
     Args:
         parts: the ports.
         round_number: 0 for the first.
         first_unit: index of the round's first unit.
+        first_candidate: number of the round's first candidate.
         past: every proposal of earlier rounds that was probed.
         now: where enrolment stands; None before the first round.
     """
@@ -240,22 +247,22 @@ def plan_enrol_round(
     have = now.have if now else {}
     cap = max(16, 4 * max(owed.values(), default=0))
     short = proposals(owed, have, yields, cap=cap)
-    first = max((p.candidate for p in past), default=-1) + 1
     # cells take turns, so that units are alike and a killed one costs every cell the same
     turns = [(turn, c) for c, n in sorted(short.items()) for turn in range(n)]
     cells = [c for _, c in sorted(turns)]
-    fresh = [Proposal(first + n, str(c)) for n, c in enumerate(cells)]
+    fresh = [Proposal(first_candidate + n, str(c)) for n, c in enumerate(cells)]
     if not fresh:
-        return []
+        return [], 0
     space_rows = unit_rows(np.stack([draw_vector(parts, p) for p in fresh]), "candidate vectors")
     before = unit_rows(np.stack([draw_vector(parts, p) for p in past]), "candidate vectors") if past else None
     kept = separate(space_rows, recipe.enrol.vector_separation_cos, kept_before_ME=before).kept_N
     probed = [p for p, k in zip(fresh, kept, strict=True) if k]
     size = recipe.enrol.unit_candidates
-    return [
+    units = [
         Unit(Stage.ENROL, 0, first_unit + n, round_number, proposals=tuple(probed[start : start + size]))
         for n, start in enumerate(range(0, len(probed), size))
     ]
+    return units, len(fresh)
 
 
 def _first_wanted(parts: Parts) -> dict[Cell, int]:

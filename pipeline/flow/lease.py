@@ -75,9 +75,8 @@ def acquire(
     newest = _newest(store)
     if newest:
         standing = _read(store, f"{PREFIX}{newest:06d}.json")
-        left_s = float(standing.get("expires_s", 0.0)) - clock.now_s()
-        if left_s > 0 and not is_dead(standing.get("holder", {})):
-            who = standing.get("holder", {})
+        left_s, who = standing["expires_s"] - clock.now_s(), standing["holder"]
+        if left_s > 0 and not is_dead(who):
             raise LeaseHeldError(
                 f"{store.uri}: run {who.get('run')} on {who.get('host')} (process {who.get('pid')}) holds this dataset "
                 f"for at least {left_s:.0f} s more; wait for it, or stop it"
@@ -89,16 +88,17 @@ def acquire(
 
 
 def _newest(store: Store) -> int:
-    names = [p for p in store.list(PREFIX) if p.endswith(".json")]
-    return max((int(p.removeprefix(PREFIX).removesuffix(".json")) for p in names), default=0)
+    names = [p.removeprefix(PREFIX).removesuffix(".json") for p in store.list(PREFIX) if p.endswith(".json")]
+    return max((int(n) for n in names if n.isdecimal()), default=0)
 
 
 def _read(store: Store, path: str) -> dict[str, Any]:
+    """Return a lease's expiry and holder; one that cannot be read has expired, its holder would be rewriting it."""
     try:
         raw = json.loads(store.get(path))
-    except (ValueError, FileNotFoundError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
+        return {"expires_s": float(raw["expires_s"]), "holder": dict(raw["holder"])}
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return {"expires_s": 0.0, "holder": {}}
 
 
 def _body(holder: Mapping[str, Any], expires_s: float) -> bytes:
@@ -119,5 +119,5 @@ def guard_of(store: Store, number: int) -> Callable[[], None]:
 def newest_lease(store: Store, now_s: float) -> dict[str, Any] | None:
     """Return who holds the dataset, or None where nobody does."""
     newest = _newest(store)
-    standing = _read(store, f"{PREFIX}{newest:06d}.json") if newest else {}
-    return dict(standing["holder"]) if float(standing.get("expires_s", 0.0)) > now_s else None
+    standing = _read(store, f"{PREFIX}{newest:06d}.json")
+    return dict(standing["holder"]) if standing["expires_s"] > now_s else None

@@ -132,13 +132,18 @@ class _Maker:
 
 
 def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Conditions], noise: Sequence[Key]) -> UInt8:
-    """Return faces_NHWC for up to one batch of rows; the network always sees `generator.batch` rows.
+    """Return faces_NHWC for up to one batch of rows; the network always sees `generator.batch` rows, or one.
 
     Noise is drawn per image from its key on the CPU, so neither batch nor worker changes it.
     """
-    shape, batch = parts.generator.noise_shape, parts.generator_batch
-    drawn = np.stack([k.generator().standard_normal(shape, dtype=np.float32) for k in noise])
-    filled = [*conditions] + [conditions[0]] * (batch - len(conditions))
-    faces = parts.generator.generate(padded(vectors_ND, batch), filled, padded(drawn, batch))
-    out: UInt8 = faces[: len(conditions)]
+    shape = parts.generator_batch if parts.generator.card.row_independent else 1
+    drawn = np.stack([k.generator().standard_normal(parts.generator.noise_shape, dtype=np.float32) for k in noise])
+    faces = []
+    for start in range(0, len(conditions), shape):
+        part = slice(start, start + shape)
+        asked = conditions[part]
+        filled = [*asked] + [asked[0]] * (shape - len(asked))
+        made = parts.generator.generate(padded(vectors_ND[part], shape), filled, padded(drawn[part], shape))
+        faces.append(made[: len(asked)])
+    out: UInt8 = np.concatenate(faces)
     return out

@@ -38,6 +38,7 @@ class Parts:
     filters: FilterFactory
     generator_batch: int
     judge_batch: int
+    auditor_batch: int
     clock: ports.Clock
     guard: Callable[[], None]
     """Raises LeaseHeldError where another run has taken the dataset over; called before every receipt and manifest."""

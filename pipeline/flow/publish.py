@@ -16,7 +16,7 @@ from pipeline.domain.manifest import (
     sha256_hex,
     version_name,
 )
-from pipeline.domain.ports import Store
+from pipeline.domain.ports import SegmentWriter, Store
 from pipeline.domain.records import Identity
 from pipeline.flow.parts import Parts
 from pipeline.flow.rounds import Standing
@@ -108,5 +108,16 @@ def read_manifest(store: Store, version: str) -> Manifest:
         return Manifest.from_json(store.get(path))
     except FileNotFoundError:
         raise StoreError(f"{path}: missing; versions here: {', '.join(versions(store)) or 'none'}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: not a manifest ({type(error).__name__}); restore it from a copy") from None
+
+
+def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
+    """Return the index of a version; raises StoreError where it is not there."""
+    path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
+    if path is None:
+        raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
+    try:
+        return segments.read_index(store, path)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; restore it from a copy") from None

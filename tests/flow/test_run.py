@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.wiring import build_parts
 from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import MemoryStore
-from pipeline.domain.errors import PlanMismatchError, StoreError, TargetNotReachedError
+from pipeline.domain.errors import OutputError, PlanMismatchError, StoreError, TargetNotReachedError
 from pipeline.domain.manifest import Receipt
+from pipeline.flow.enrol import plan_enrol_round
 from pipeline.flow.publish import read_manifest
 from tests.worlds import Silent, bytes_of, mint, sketches
 
@@ -231,7 +234,7 @@ def test_a_receipt_with_other_content_stops_the_run() -> None:
 
 def test_an_unreachable_target_ends_with_the_yield_and_the_knob() -> None:
     """Impossible consistency ends enrolment after its rounds, naming cells, yields, reasons and what to change."""
-    recipe = sketches(enrol={"probes": 3, "consistency": {"cos": 0.9999}, "rounds": 2})
+    recipe = sketches(enrol={"probes": 3, "separation": {"fmr": 1e-2}, "consistency": {"cos": 0.9999}, "rounds": 2})
     with pytest.raises(
         TargetNotReachedError, match=r"after 2 enrolment rounds.*round/light: 0 of 3.*raise enrol.rounds"
     ):
@@ -253,3 +256,65 @@ def test_nothing_is_published_where_nobody_could_be_filled() -> None:
     hopeless = {"attempts": 1, "rounds": 1, "filters": [{"use": "own-template", "cos": 0.9999}]}
     with pytest.raises(TargetNotReachedError, match="no identity could be filled"):
         mint(sketches(**hopeless), allow_short=True)
+
+
+def test_a_worker_of_another_device_kind_is_refused_unless_the_recipe_allows_it() -> None:
+    """Bytes are promised within one device kind: a receipt of another stops the run, or voids the promise."""
+    store = DyingStore(12, after=True)
+    with pytest.raises(Killed):
+        mint(sketches(**NOISY), store)
+    path = store.list("receipts/")[0]
+    receipt = Receipt.from_json(store.get(path))
+    store.put(path, replace(receipt, run={**receipt.run, "device_kind": "abacus"}).to_json())
+    with pytest.raises(PlanMismatchError, match=r"different device kinds: abacus; .*compute.mixed_devices"):
+        mint(sketches(**NOISY), store)
+    mixed = mint(sketches(**NOISY, compute={"executor": "inline", "mixed_devices": True}), store)
+    assert mixed.manifest.figures["mixed_devices"]
+
+
+def test_a_candidate_number_stands_for_one_vector() -> None:
+    """Numbers of candidates that were not probed are not given again, and a round without probes is no dead end."""
+    recipe = sketches(enrol={"probes": 3, "separation": {"fmr": 1e-2}, "vector_separation_cos": 0.1})
+    parts = build_parts(recipe, MemoryStore(), None, "test")
+    units, proposed = plan_enrol_round(parts, 0, 0, 0, [], None)
+    probed = [p for u in units for p in u.proposals]
+    assert max(p.candidate for p in probed) + 1 < proposed, "the last candidate was too near to an earlier one"
+    later, _ = plan_enrol_round(parts, 1, len(units), proposed, probed, None)
+    assert all(p.candidate >= proposed for u in later for p in u.proposals)
+
+
+BROKEN = [
+    ("recipes/g0.yaml", b"fingerprint_fields: [", OutputError, "is not a recipe of ours"),
+    ("recipes/g0.yaml", b"fingerprint_fields: 3\nplan_fields: x\n", OutputError, "is not a recipe of ours"),
+    ("recipes/g0.yaml", b"", OutputError, "is not a recipe of ours"),
+    ("receipts/make-g0-000000.json", b"{}", StoreError, "not a receipt"),
+    ("receipts/make-g0-000000.json", b'{"content": {"counts": {"reasons": []}}}', StoreError, "not a receipt"),
+    ("receipts/make-g0-000000.json", b"\xff\x00", StoreError, "not a receipt"),
+    ("versions/v000001/manifest.json", b"[]", StoreError, "not a manifest"),
+    ("versions/v000001/manifest.json", b"{", StoreError, "not a manifest"),
+]
+
+
+@pytest.mark.parametrize(("path", "data", "kind", "message"), BROKEN)
+def test_a_damaged_file_ends_in_one_line_that_names_it(
+    finished: MemoryStore, path: str, data: bytes, kind: type[Exception], message: str
+) -> None:
+    """Recipe, receipts and manifest that were cut or altered stop the run, each with its own name."""
+    store = MemoryStore()
+    for name in finished.list(""):
+        if not (path.startswith("receipts/") and name.startswith("versions/")):
+            store.put(name, finished.get(name))
+    store.put(path, data)
+    with pytest.raises(kind, match=message) as caught:
+        mint(sketches(**NOISY), store)
+    assert path in str(caught.value)
+
+
+def test_a_lost_index_is_named(finished: MemoryStore) -> None:
+    """An export of a version whose index is gone says which file to restore."""
+    store = MemoryStore()
+    for name in finished.list(""):
+        if "/index-" not in name:
+            store.put(name, finished.get(name))
+    with pytest.raises(StoreError, match=r"index-.*: missing; restore it"):
+        mint(sketches(**NOISY), store)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from jobs import recipe_file, wiring
@@ -87,6 +89,7 @@ BAD_FILES = [
     ("kind: generate\nseed: 1\nseed: 2\n", r"line 3: key 'seed' is given twice"),
     ("- a\n- b\n", r"got list where a mapping of recipe keys is expected"),
     ("", r"got NoneType where a mapping"),
+    ("{[a, b]: 1}\n", r"line 1: a list as key"),
     ("kind: generate\nname: x\n", r"missing; it must be given"),
 ]
 
@@ -220,3 +223,43 @@ def test_two_runs_cannot_hold_one_dataset(tmp_path: Path) -> None:
     gone = {**holder("gone"), "pid": 2**22 - 3}
     acquire(store, SystemClock(), gone, is_dead)
     assert mint(sketches(), store).manifest.counts["images"] == 30
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends in status 130 and one line, whatever the command-line library makes of it."""
+    from jobs import cli
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    app.command()(interrupted)
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["facemint"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "interrupted; run the same command again to resume" in capsys.readouterr().err
+
+
+def test_one_thread_per_worker_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More threads change the order of sums, so the command line sets their number itself."""
+    from jobs import cli
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(sys, "argv", ["facemint", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert "generate" in capsys.readouterr().out
+
+
+def test_a_damaged_recipe_of_a_dataset_stops_an_export(dataset: Path, tmp_path: Path) -> None:
+    """Export needs the seed, and says so in one line where the stored recipe is not readable."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    (copy / "recipes/g0.yaml").write_text("recipe: [")
+    with pytest.raises(FacemintError, match=r"recipes/g0.yaml: not a recipe of ours"):
+        wiring.export_dataset(str(copy), "webdataset", str(tmp_path / "wds"))

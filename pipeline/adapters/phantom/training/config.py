@@ -1,8 +1,8 @@
 """What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
-generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge and
-the attribute model have B, the auditor C; thresholds are set on H and every figure is measured on E.
+generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge has B
+and D, the attribute model B, the auditor C; thresholds are set on H and every figure is measured on E.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C",), "attributes": ("B",)}
+    {"conditioning": ("A1", "A2"), "judge": ("B", "D"), "auditor": ("C",), "attributes": ("B",)}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
@@ -46,14 +46,21 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Round:
+    """One part of a recogniser's training: on which draws, how long, with which optimiser for its inner layers."""
+
+    draws: tuple[str, ...]
+    schedule: Schedule
+    muon: bool = True
+
+
+@dataclass(frozen=True)
 class Training:
     """A whole configuration."""
 
     home: Path
     draws: Mapping[str, Draw]
-    warm_ups: Mapping[str, Schedule]
-    """Roles that train with AdamW before the main part."""
-    recognisers: Mapping[str, Schedule]
+    recognisers: Mapping[str, tuple[Round, ...]]
     attributes: Schedule
     crops: Schedule
     """Autoencoder on crops around the face: most of its pixels at a fraction of the cost."""
@@ -82,20 +89,26 @@ def full(home: Path) -> Training:
             "A1": Draw(1, 1000, 5),
             "A2": Draw(2, 1000, 5),
             "B": Draw(3, 900, 4),
-            "C": Draw(4, 720, 4),
+            "C": Draw(4, 1400, 3),
             "H": Draw(5, 260, 8),
             "E": Draw(6, 100, 6),
+            "D": Draw(7, 900, 3),
         },
-        warm_ups={"conditioning": Schedule(1300, 48, 2e-3)},
         recognisers={
-            "conditioning": Schedule(900, 48, 1.0, decay=0.6, warmup=30),
-            "judge": Schedule(1000, 48, 1.0, decay=0.6, warmup=50),
-            "auditor": Schedule(1000, 48, 1.0, decay=0.6, warmup=50),
+            "conditioning": (
+                Round(("A1", "A2"), Schedule(1300, 48, 1.0), muon=False),
+                Round(("A1", "A2"), Schedule(900, 48, 1.0, decay=0.6, warmup=30)),
+            ),
+            "judge": (
+                Round(("B",), Schedule(1000, 48, 1.0, decay=0.6, warmup=50)),
+                Round(("B", "D"), Schedule(650, 48, 1.0, decay=0.7, warmup=30)),
+            ),
+            "auditor": (Round(("C",), Schedule(1050, 48, 1.0, decay=0.6, warmup=50)),),
         },
         attributes=Schedule(850, 48, 2e-3),
         crops=Schedule(2400, 16, 2e-3, decay=0.4),
         decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
-        flow=Schedule(1350, 72, 1.0, decay=0.5),
+        flow=Schedule(2200, 72, 1.0, decay=0.45),
     )
 
 
@@ -106,10 +119,13 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D"), start=1)
         },
-        warm_ups={"conditioning": tiny},
-        recognisers=dict.fromkeys(ROLES, tiny),
+        recognisers={
+            "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
+            "judge": (Round(("B", "D"), tiny),),
+            "auditor": (Round(("C",), tiny),),
+        },
         attributes=tiny,
         crops=tiny,
         decoder=tiny,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM, RECOGNISERS
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
-from pipeline.adapters.phantom.training.config import ROLE_DRAWS, Schedule, Training
+from pipeline.adapters.phantom.training.config import Schedule, Training
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
 
 _SCALE = 24.0
@@ -50,55 +51,60 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
 
 
 def train_recogniser(config: Training, role: str) -> None:
-    """Train one recogniser; the margin grows from nothing, because at first the classes are still nowhere.
-
-    A role with a warm-up schedule trains with AdamW first; the main part then starts from those weights with each class
-    direction at the mean of its pictures.
-    """
-    drawn = load_draws(config, ROLE_DRAWS[role])
-    count = int(drawn.owner_N[-1]) + 1
+    """Train one recogniser in its rounds; each later one starts with every class at the mean of its pictures."""
     rng = config.rng(role, 2**31)
     model = loop.initialised(RECOGNISERS[role], rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = loop.initialised(lambda: _Classes(count), rng)
-    assert isinstance(classes, _Classes)
-    if role in config.warm_ups:
-        warm = config.warm_ups[role]
-        optimiser = loop.adamw(model.parameters(), warm.rate, 0.05)
-        optimiser.add_param_group({"params": list(classes.parameters()), "lr": 5 * warm.rate, "weight_decay": 0.0})
-        _fit(config, role, f"{role}-warm", warm, drawn, model, classes, [optimiser])
-        _centre_classes(config, role, drawn, model, classes)
-    schedule = config.recognisers[role]
-    # Depthwise filters are one row each and have nothing to orthogonalise; the first layer and the head are no inner layers.
+    rounds = config.recognisers[role]
+    for number, part in enumerate(rounds):
+        drawn = load_draws(config, part.draws)
+        classes = loop.initialised(functools.partial(_Classes, int(drawn.owner_N[-1]) + 1), rng)
+        assert isinstance(classes, _Classes)
+        name = role if part is rounds[-1] else f"{role}-{number + 1}"
+        if number and not (config.home / "checkpoints" / f"{name}.pt").exists():
+            _centre_classes(drawn, model, classes)
+        optimisers = (_muon if part.muon else _plain)(part.schedule, model, classes)
+        _fit(config, role, name, number, drawn, model, classes, optimisers)
+
+
+def _plain(schedule: Schedule, model: nn.Module, classes: _Classes) -> list[torch.optim.Optimizer]:
+    optimiser = loop.adamw(model.parameters(), 2e-3 * schedule.rate, 0.05)
+    optimiser.add_param_group({"params": list(classes.parameters()), "lr": 1e-2 * schedule.rate, "weight_decay": 0.0})
+    return [optimiser]
+
+
+def _muon(schedule: Schedule, model: nn.Module, classes: _Classes) -> list[torch.optim.Optimizer]:
+    # Depthwise filters are single rows, with nothing to orthogonalise; first layers and heads are no inner layers.
     inner = [p for n, p in model.named_parameters() if p.ndim > 1 and p.shape[1] > 3 and not n.startswith("head")]
     chosen = {id(p) for p in inner}
     outer = loop.adamw([p for p in model.parameters() if id(p) not in chosen], 1e-3 * schedule.rate, 0.02)
     outer.add_param_group({"params": list(classes.parameters()), "lr": 5e-3 * schedule.rate, "weight_decay": 0.0})
-    _fit(config, role, role, schedule, drawn, model, classes, [loop.Muon(inner, lr=0.02 * schedule.rate), outer])
+    return [loop.Muon(inner, lr=0.02 * schedule.rate), outer]
 
 
 def _fit(
     config: Training,
     role: str,
     name: str,
-    schedule: Schedule,
+    number: int,
     drawn: Drawn,
     model: nn.Module,
     classes: _Classes,
     optimisers: list[torch.optim.Optimizer],
 ) -> None:
+    """One round: in the first the margin grows from nothing, because at first the classes are still nowhere."""
     margin_of, full_margin = _MARGINS[role]
-    warmed = role in config.warm_ups and name == role
+    schedule = config.recognisers[role][number].schedule
     first_row = np.searchsorted(drawn.owner_N, np.arange(len(classes.centres)))
     pictures = np.bincount(drawn.owner_N)
 
-    def step(number: int, rng: np.random.Generator) -> dict[str, float]:
-        rng = config.rng(role, 1, number) if warmed else rng
+    def step(at: int, rng: np.random.Generator) -> dict[str, float]:
+        rng = config.rng(role, number, at) if number else rng
         rows, owner = _identity_batch(first_row, pictures, schedule.batch, rng)
         faces = to_input(_rough_rows(drawn, rows, rng))
         emb_ND = model.train()(faces)
         cos_NI = emb_ND @ F.normalize(classes.centres).T
-        share = number / schedule.steps
-        margin = full_margin * (0.5 + 0.5 * share if warmed else share)
+        share = at / schedule.steps
+        margin = full_margin * (0.5 + 0.5 * share if number else share)
         target = torch.from_numpy(owner)
         loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
         loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
@@ -116,10 +122,8 @@ def _fit(
 
 
 @torch.no_grad()
-def _centre_classes(config: Training, role: str, drawn: Drawn, model: nn.Module, classes: _Classes) -> None:
-    """Put every class direction at the mean of its pictures (unless the main part has already begun)."""
-    if (config.home / "checkpoints" / f"{role}.pt").exists():
-        return
+def _centre_classes(drawn: Drawn, model: nn.Module, classes: _Classes) -> None:
+    """Put every class direction at the mean of its pictures."""
     emb_ND = torch.from_numpy(embed(model.eval(), drawn.faces_NHWC))
     sums = torch.zeros_like(classes.centres).index_add_(0, torch.from_numpy(drawn.owner_N), emb_ND)
     classes.centres.copy_(F.normalize(sums))
@@ -145,11 +149,11 @@ def _pairs_in_batch(emb_ND: Tensor, owner_N: Tensor) -> Tensor:
 
 
 def _rough_rows(drawn: Drawn, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Pictures as a recogniser meets them: half are mirrored (that is the same person), half are degraded."""
+    """Pictures as a recogniser meets them: half are mirrored (that is the same person), a third is degraded."""
     faces = drawn.faces_NHWC[rows]
     mirrored = rng.random(len(rows)) < 0.5
     faces[mirrored] = faces[mirrored, :, ::-1]
-    degraded = rng.random(len(rows)) < 0.5
+    degraded = rng.random(len(rows)) < 0.35
     blur = np.where(degraded, drawn.truth("blur_px")[rows] + 0.3 * rng.random(len(rows)), 0.0).astype(np.float32)
     noise = np.where(degraded, drawn.truth("noise_sigma")[rows], 0.0).astype(np.float32)
     return roughen(faces, blur, noise, rng)
