@@ -20,6 +20,7 @@ from pipeline.domain.errors import (
     LeaseHeldError,
     OutputError,
     PlanMismatchError,
+    StoreError,
     TargetNotReachedError,
 )
 from pipeline.domain.fingerprint import differences

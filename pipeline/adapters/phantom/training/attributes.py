@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, FLAG_TARGETS, AttributeModel
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
-from pipeline.adapters.phantom.training.config import ROLE_DRAWS, Training
+from pipeline.adapters.phantom.training.config import Training
 from pipeline.adapters.phantom.training.draws import load_draws
 
 _NAMES = tuple(name for name, _, _ in ATTRIBUTE_TARGETS)
@@ -22,17 +24,26 @@ _WEIGHTS = {"skin_tone_mst": 2.0, "yaw_deg": 1.5, "blur_px": 1.5}
 
 
 def train_attributes(config: Training) -> None:
-    """Train the model; blur and noise are the draw's own, so that they can be read back."""
-    drawn, schedule = load_draws(config, ROLE_DRAWS["attributes"]), config.attributes
-    truth_NK = np.stack([(drawn.truth(name) - centre) / spread for name, centre, spread in ATTRIBUTE_TARGETS], axis=1)
-    weights = torch.tensor([_WEIGHTS.get(_NAMES[i], 1.0) for i in _VALUES])
+    """Train the model in its rounds; blur and noise are the draw's own, so that they can be read back."""
     rng = config.rng("attributes", 2**31)
     model = loop.initialised(AttributeModel, rng).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = loop.adamw(model.parameters(), schedule.rate, 0.03)
+    for number, part in enumerate(config.attributes):
+        optimisers = [loop.adamw(model.parameters(), part.schedule.rate, 0.03)]
+        name = "attributes" if part is config.attributes[-1] else f"attributes-{number + 1}"
+        _fit(config, name, number, model, optimisers)
+
+
+def _fit(
+    config: Training, name: str, number: int, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer]
+) -> None:
+    part = config.attributes[number]
+    drawn, schedule = load_draws(config, part.draws), part.schedule
+    truth_NK = np.stack([(drawn.truth(name) - centre) / spread for name, centre, spread in ATTRIBUTE_TARGETS], axis=1)
+    weights = torch.tensor([_WEIGHTS.get(_NAMES[i], 1.0) for i in _VALUES])
     count = len(drawn.owner_N)
 
-    def step(number: int, rng: np.random.Generator) -> dict[str, float]:
-        del number
+    def step(at: int, rng: np.random.Generator) -> dict[str, float]:
+        rng = config.rng("attributes", number, at) if number else rng
         rows = np.sort(rng.choice(count, size=min(schedule.batch, count), replace=False))
         faces, wanted, points = drawn.faces_NHWC[rows], truth_NK[rows].copy(), drawn.landmarks_N52[rows] / 112.0
         mirrored = rng.random(len(rows)) < 0.5
@@ -47,13 +58,16 @@ def train_attributes(config: Training) -> None:
         # The picture is shifted by at most two pixels on the way; the landmarks' mean error cannot fall below that.
         spots = (found - torch.from_numpy(points.astype(np.float32))).abs().mean() * 20
         loss = exact + 0.4 * flags + 0.3 * spots
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         return {"values": float(exact.detach()), "flags": float(flags.detach()), "points": float(spots.detach())}
 
-    loop.run("attributes", config, schedule, step, stream="attributes", models={"model": model}, optimisers=[optimiser])
+    loop.run(
+        name, config, schedule, step, stream="attributes", models={"model": model}, optimisers=optimisers
+    )  # fmt: skip
 
 
 def mirror_points(points_N52: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

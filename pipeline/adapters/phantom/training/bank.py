@@ -17,12 +17,14 @@ PRESENTATIONS = ("feminine", "masculine")
 TONE_GROUPS = ("light", "medium", "dark")
 CELLS = ("all", *(f"{p}/{t}" for p in PRESENTATIONS for t in TONE_GROUPS))
 _BLEND = 0.5
+_EDGES_MST = np.array([3.5, 6.5])
+_MARGIN_MST = 0.4
 _FEW = 32  # a cell with fewer identities takes the covariance of all cells
 
 
 def tone_group(mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """0 light (below 3.5), 1 medium, 2 dark (above 6.5)."""
-    return (mst >= 3.5).astype(np.int64) + (mst > 6.5)
+    return (mst >= _EDGES_MST[0]).astype(np.int64) + (mst > _EDGES_MST[1])
 
 
 def cell_of(presentation: npt.NDArray[np.floating], mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
@@ -38,8 +40,11 @@ def fit_bank(config: Training) -> dict[str, npt.NDArray[np.generic]]:
     first = np.searchsorted(drawn.owner_N, np.arange(drawn.owner_N[-1] + 1))
     means = np.add.reduceat(emb_ND, first, axis=0)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    cell_N = cell_of(drawn.truth("presentation")[first], drawn.truth("skin_tone_mst")[first])
-    members = [np.flatnonzero(cell_N == c) for c in range(1, len(CELLS))]
+    presentations, tones = drawn.truth("presentation")[first], drawn.truth("skin_tone_mst")[first]
+    cell_N = cell_of(presentations, tones)
+    # Gaussians have tails: a cell is fitted to the identities that lie well inside it, so that few draws leave it.
+    inside = (np.abs(tones[:, None] - _EDGES_MST).min(axis=1) > _MARGIN_MST) & (np.abs(presentations - 0.5) > 0.2)
+    members = [np.flatnonzero((cell_N == c) & inside) for c in range(1, len(CELLS))]
     centres = np.stack([means.mean(0), *(means[m].mean(0) if len(m) else means.mean(0) for m in members)])
     within = np.cov((means - centres[cell_N]).T)
     factors = [_factor(np.cov(means.T))]

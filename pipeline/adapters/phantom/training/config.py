@@ -1,8 +1,8 @@
 """What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
-generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge has B
-and D, the attribute model B, the auditor C; thresholds are set on H and every figure is measured on E.
+generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge has B,
+the auditor C, the attribute model both; thresholds are set on H and every figure is measured on E.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": ("A1", "A2"), "judge": ("B", "D"), "auditor": ("C",), "attributes": ("B",)}
+    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C",), "attributes": ("B", "C")}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
@@ -61,12 +61,14 @@ class Training:
     home: Path
     draws: Mapping[str, Draw]
     recognisers: Mapping[str, tuple[Round, ...]]
-    attributes: Schedule
+    attributes: tuple[Round, ...]
     crops: Schedule
     """Autoencoder on crops around the face: most of its pixels at a fraction of the cost."""
     decoder: Schedule
     """Decoder alone on whole pictures, with the conditioning recogniser and a small critic in the loss."""
     flow: Schedule
+    identity_from: int = 1600
+    """The step from which the flow also answers for who its predicted pictures show."""
     supersample: float = 1.25
     latent_channels: int = 12
     seed: int = SEED
@@ -92,7 +94,6 @@ def full(home: Path) -> Training:
             "C": Draw(4, 1400, 3),
             "H": Draw(5, 260, 8),
             "E": Draw(6, 100, 6),
-            "D": Draw(7, 900, 3),
         },
         recognisers={
             "conditioning": (
@@ -101,14 +102,20 @@ def full(home: Path) -> Training:
             ),
             "judge": (
                 Round(("B",), Schedule(1000, 48, 1.0, decay=0.6, warmup=50)),
-                Round(("B", "D"), Schedule(650, 48, 1.0, decay=0.7, warmup=30)),
+                Round(("B",), Schedule(350, 48, 0.7, decay=0.9, warmup=10)),
             ),
-            "auditor": (Round(("C",), Schedule(1050, 48, 1.0, decay=0.6, warmup=50)),),
+            "auditor": (
+                Round(("C",), Schedule(1050, 48, 1.0, decay=0.6, warmup=50)),
+                Round(("C",), Schedule(620, 48, 1.0, decay=0.8, warmup=20)),
+            ),
         },
-        attributes=Schedule(850, 48, 2e-3),
+        attributes=(
+            Round(("B",), Schedule(850, 48, 2e-3), muon=False),
+            Round(("B", "C"), Schedule(420, 48, 1.2e-3, decay=0.9, warmup=10), muon=False),
+        ),
         crops=Schedule(2400, 16, 2e-3, decay=0.4),
         decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
-        flow=Schedule(2200, 72, 1.0, decay=0.45),
+        flow=Schedule(2050, 72, 1.0, decay=0.45),
     )
 
 
@@ -119,17 +126,18 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E"), start=1)
         },
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
-            "judge": (Round(("B", "D"), tiny),),
+            "judge": (Round(("B",), tiny),),
             "auditor": (Round(("C",), tiny),),
         },
-        attributes=tiny,
+        attributes=(Round(("B", "C"), tiny, muon=False),),
         crops=tiny,
         decoder=tiny,
         flow=tiny,
+        identity_from=1,
         supersample=1.0,
         held_out=8,
     )
