@@ -48,7 +48,7 @@ bench: $(DEV)  ## print the benchmark tables
 
 phantom: $(STAMP)  ## train the phantom models again (hours on two cores)
 	@echo "== training the phantom models"
-	@$(BIN)/python -m pipeline.adapters.phantom.training
+	@$(BIN)/python -m pipeline.adapters.phantom.training all --workers 2
 
 clean:  ## remove what the words above have made, .venv included
 	rm -rf $(VENV) out/demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -59,7 +59,7 @@ def _fit(
         spots = (found - torch.from_numpy(points.astype(np.float32))).abs().mean() * 20
         loss = exact + 0.4 * flags + 0.3 * spots
         model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         for optimiser in optimisers:
             optimiser.step()

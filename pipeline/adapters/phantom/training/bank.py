@@ -24,7 +24,9 @@ _FEW = 32  # a cell with fewer identities takes the covariance of all cells
 
 def tone_group(mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """0 light (below 3.5), 1 medium, 2 dark (above 6.5)."""
-    return (mst >= _EDGES_MST[0]).astype(np.int64) + (mst > _EDGES_MST[1])
+    above = (mst >= _EDGES_MST[0]).astype(np.int64)
+    group: npt.NDArray[np.int64] = above + (mst > _EDGES_MST[1])
+    return group
 
 
 def cell_of(presentation: npt.NDArray[np.floating], mst: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
-generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge has B,
-the auditor C, the attribute model both; thresholds are set on H and every figure is measured on E.
+generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge
+has B, the auditor C, the attribute model both; thresholds are set on H and every figure is measured on E.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Training:
     checkpoint_s: float = 150.0
     held_out: int = 100
     """Identities of draw E that figures are measured on."""
-    sampler: Mapping[str, float] = field(default_factory=lambda: {"steps": 5, "guidance": 2.0, "shift": 1.0})
+    sampler: Mapping[str, float] = field(default_factory=lambda: {"steps": 6, "guidance": 2.0, "shift": 1.0})
 
     def rng(self, stream: str, *path: int) -> np.random.Generator:
         """Return the Philox generator of one draw, named by stream and path (draw number, step, row...)."""
