@@ -155,9 +155,10 @@ def _funnel(counts: Mapping[str, Any]) -> Table:
 
 
 def _balance(balance: Mapping[str, Any]) -> Table:
-    title = f"Balance over identities by {' x '.join(balance['by']) or 'nothing'} (perceived, as a model reads them)"
+    by = " x ".join(balance["by"]) or "nothing"
+    title = f"Balance over identities by {by} (as a model reads them; adjusted for its errors)"
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("cell", "asked", "reached", "share", "95 % interval", "share adjusted for reading errors"):
+    for name in ("cell", "asked", "reached", "share", "95 % interval", "adjusted"):
         table.add_column(name, justify="left" if name == "cell" else "right")
     for row in balance["cells"]:
         low, high = row["share_95"]
@@ -170,15 +171,15 @@ def _balance(balance: Mapping[str, Any]) -> Table:
 
 def _similarity(figures: Mapping[str, Any]) -> Table:
     table = Table(title="Similarity within the set", title_justify="left", title_style="bold")
-    for name in ("", "same identity", "other identity", "EER", "genuine pairs", "impostor pairs"):
-        table.add_column(name, justify="left" if not name else "right")
+    for name in ("mean cosine", "same person", "others", "EER", "genuine", "impostor"):
+        table.add_column(name, justify="left" if name == "mean cosine" else "right")
     for role in ("judge", "auditor"):
         row = figures[role]
         if "eer" not in row:
             table.add_row(role, "too few pairs", "", "", str(row["n_genuine"]), str(row["n_impostor"]))
             continue
         table.add_row(
-            f"{role} (mean cosine)",
+            role,
             f"{row['genuine_mean_cos']:.3f}",
             f"{row['impostor_mean_cos']:.3f}",
             f"{100 * row['eer']:.2f} %",
