@@ -24,12 +24,11 @@ class View:
         """Keep where to draw; `progress` is None where nothing is drawn."""
         self.console, self._progress = console, progress
         self._task: Any = None
-        self._stage = ""
-        self._since_s = time.monotonic()
-        self._last_s = self._since_s
-        self.images = {"enrol": 0, "make": 0}
-        self.seconds = {"enrol": 0.0, "make": 0.0}
-        self.started_s = self._since_s
+        self._total = 0
+        self.started_s = self._last_s = time.monotonic()
+        self.made = 0
+        """Candidate images of the make units that this run worked."""
+        self.making_s = 0.0
 
     def event(self, kind: str, **facts: Any) -> None:
         """Take note of one event of a run."""
@@ -49,30 +48,36 @@ class View:
             )
 
     def _begin(self, facts: Mapping[str, Any]) -> None:
-        self._stage = facts["name"]
         self._last_s = time.monotonic()
-        label = LABELS.get(self._stage, self._stage.capitalize())
+        label = LABELS.get(facts["name"], facts["name"].capitalize())
         if facts.get("round"):
             label += f", round {facts['round'] + 1}"
         done = f" ({facts['done']} of {facts['total']} units were committed before)" if facts["done"] else ""
         if self._progress is None:
             return
         if self._progress.console.is_terminal:
-            self._task = self._progress.add_task(label + done, total=facts["total"], completed=facts["done"], note="")
+            self.finish()
+            self._total = facts["total"]
+            self._task = self._progress.add_task(label + done, total=self._total, completed=facts["done"], note="")
         else:
             self._say(f"{label}: {facts['total']} units{done}")
 
+    def finish(self) -> None:
+        """Fill the bar of the stage that is over: publishing and exporting have no units that would."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=self._total)
+
     def _unit(self, receipt: Any) -> None:
-        counts = receipt.counts
+        counts, making = receipt.counts, receipt.unit["stage"] == "make"
         now = time.monotonic()
-        stage = receipt.unit["stage"]
-        self.images[stage] += counts.candidates if stage == "make" else 0
-        self.seconds[stage] += now - self._last_s
+        if making:
+            self.made += counts.candidates
+            self.making_s += now - self._last_s
         self._last_s = now
         if self._progress is None or not self._progress.console.is_terminal:
             return
-        speed = self.images["make"] / self.seconds["make"] if self.seconds["make"] else 0.0
-        note = f"{speed:.1f} images/s, {counts.accepted} of {counts.candidates} accepted" if stage == "make" else ""
+        speed = self.made / self.making_s if self.making_s else 0.0
+        note = f"{speed:.1f} images/s, {counts.accepted} of {counts.candidates} accepted" if making else ""
         self._progress.update(self._task, advance=1, note=note)
 
     def _say(self, text: str) -> None:
@@ -94,7 +99,9 @@ def observer(*, quiet: bool) -> Iterator[View]:
     progress = Progress(*columns, console=console)
     if console.is_terminal:
         with progress:
-            yield View(console, progress)
+            view = View(console, progress)
+            yield view
+            view.finish()
     else:
         yield View(console, progress)
 
@@ -109,11 +116,10 @@ def print_published(published: Published, uri: str, view: View) -> None:
     console.print(_funnel(counts))
     console.print(_balance(figures["balance"]))
     console.print(_similarity(figures))
-    made, seconds = view.images["make"], view.seconds["make"]
-    if made and seconds:
+    if view.made and view.making_s:
         total = time.monotonic() - view.started_s
         console.print(
-            f"Speed        {made / seconds:.1f} candidate images/s while making "
+            f"Speed        {view.made / view.making_s:.1f} candidate images/s while making "
             f"(generate + measure + judge + write), {total:.0f} s in all",
             highlight=False,
         )

@@ -9,6 +9,7 @@
     |   `-- OutputError             the place named by --out cannot be used
     |-- BadVectorError              exit 1: NaN, infinite or zero-norm embedding
     |-- TargetNotReachedError       exit 4: the quota or the filters could not be satisfied
+    |-- WorkerStartError            exit 1: a worker's process died before its first unit
     |-- QuarantinedError            exit 3: units that killed their worker three times
     |-- LeaseHeldError              exit 5: another run holds this dataset
     |-- StoppedError                exit 6: a budget or a deadline ended the run
@@ -65,6 +66,10 @@ class TargetNotReachedError(FacemintError):
     """The identities, images or balance asked for could not be reached with these settings."""
 
     exit_status = 4
+
+
+class WorkerStartError(FacemintError):
+    """A worker's process died before it could be given a unit."""
 
 
 class QuarantinedError(FacemintError):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pipeline.domain.errors import FacemintError, QuarantinedError, UserError
+from pipeline.domain.errors import FacemintError, QuarantinedError, UserError, WorkerStartError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Worker
 from pipeline.domain.unit import Unit
@@ -44,7 +44,6 @@ class RayExecutor:
         make_worker: builds a worker inside an actor's process; pickled to it.
         workers: how many actors; None for one per CPU of the cluster.
         address: a cluster's address; None starts Ray on this machine.
-        gpus_per_worker: GPUs that each actor asks for.
         unit_limit_s: a unit running longer is taken back.
         on_death: told (unit name, deaths so far) before a unit is issued again.
     """
@@ -55,7 +54,6 @@ class RayExecutor:
         *,
         workers: int | None = None,
         address: str | None = None,
-        gpus_per_worker: float = 0.0,
         unit_limit_s: float = 3600.0,
         on_death: Callable[[str, int], None] | None = None,
     ) -> None:
@@ -63,7 +61,6 @@ class RayExecutor:
         self._make_worker = make_worker
         self._wanted = workers
         self._address = address
-        self._gpus = gpus_per_worker
         self._limit_s = unit_limit_s
         self._on_death = on_death
         self._actors: list[_Actor] = []
@@ -79,6 +76,11 @@ class RayExecutor:
             return set(ray.get([a.handle.device_kind.remote() for a in self._actors]))
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
+        except ray.exceptions.RayActorError as error:
+            raise WorkerStartError(
+                f"a worker died while it started ({str(error).splitlines()[0]}); "
+                "look at memory and Ray's logs on its node, then run the command again"
+            ) from None
 
     def run(self, units: Sequence[Unit]) -> Iterator[Receipt]:
         """Yield receipts as they come; units that killed three workers are named at the end.
@@ -195,7 +197,7 @@ class RayExecutor:
         # `num_cpus=1` books a core; where more workers than cores are asked for, they share
         cpus = _cluster_cpus()
         share = min(1.0, cpus / max(1, self._wanted or int(cpus)))
-        remote = ray.remote(num_cpus=share, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)
+        remote = ray.remote(num_cpus=share, max_restarts=0, max_task_retries=0)
         handle: Any = remote(_RayWorker).remote(self._make_worker)
         return _Actor(handle, handle.node.remote(), since_s=time.monotonic())
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import wiring
 from pipeline.adapters.stores import LocalStore, MemoryStore
-from pipeline.domain.errors import QuarantinedError, UserError
+from pipeline.domain.errors import QuarantinedError, UserError, WorkerStartError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.on_ray import RayExecutor
@@ -85,3 +85,12 @@ def test_an_error_of_ours_crosses_from_worker_to_driver_as_itself(tmp_path: Path
     with pytest.raises(UserError, match="unit 99 asks for the impossible"):
         list(executor.run(_units(99)))
     executor.close()
+
+
+def test_a_worker_that_dies_while_it_starts_ends_the_run_in_one_line() -> None:
+    """A process killed while its models load is named as that, not shown as a traceback of Ray's."""
+    executor = RayExecutor(lambda: os.kill(os.getpid(), signal.SIGKILL), workers=1)  # type: ignore[arg-type, return-value]
+    with pytest.raises(WorkerStartError, match="a worker died while it started") as caught:
+        executor.device_kinds()
+    executor.close()
+    assert "\n" not in str(caught.value)
