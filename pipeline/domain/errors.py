@@ -6,13 +6,15 @@
     |   |-- SpaceMismatchError      two vectors that do not share an embedding space
     |   |-- CalibrationError        a threshold that the calibration cannot support
     |   |-- PlanMismatchError       the dataset at --out was made with other settings
-    |   `-- OutputError             the place named by --out cannot be used
+    |   |-- OutputError             the place named by --out cannot be used
+    |   `-- DeviceMemoryError       one batch of the recipe's shape does not fit on the device
     |-- BadVectorError              exit 1: NaN, infinite or zero-norm embedding
     |-- TargetNotReachedError       exit 4: the quota or the filters could not be satisfied
     |-- WorkerStartError            exit 1: a worker's process died before its first unit
     |-- QuarantinedError            exit 3: units that killed their worker three times
     |-- LeaseHeldError              exit 5: another run holds this dataset
     |-- StoppedError                exit 6: a budget or a deadline ended the run
+    |-- InterruptedRunError         exit 130 or 143: a person or a scheduler ended the run
     `-- StoreError                  exit 7: storage failed, or holds something altered
         `-- RetryableStoreError     the same call may succeed later
 
@@ -22,13 +24,14 @@ A message has three parts: what was got, what is allowed, what to do.
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import ClassVar
 
 
 class FacemintError(Exception):
     """Every failure that facemint foresees; `exit_status` follows the table in the documentation."""
 
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
     retryable: ClassVar[bool] = False
 
 
@@ -56,6 +59,10 @@ class PlanMismatchError(UserError):
 
 class OutputError(UserError):
     """The output location cannot be used."""
+
+
+class DeviceMemoryError(UserError):
+    """A batch did not fit into the memory of the device; raised by models, so that the flow can try it alone."""
 
 
 class BadVectorError(FacemintError):
@@ -88,6 +95,15 @@ class StoppedError(FacemintError):
     """A budget or a deadline ended the run cleanly; running it again resumes."""
 
     exit_status = 6
+
+
+class InterruptedRunError(FacemintError):
+    """A signal ended the run cleanly; running it again resumes."""
+
+    def __init__(self, signum: int) -> None:
+        """Keep which signal it was; the exit status follows from it."""
+        super().__init__(f"stopped by {Signals(signum).name}; run the same command again to resume")
+        self.exit_status = 128 + signum
 
 
 class StoreError(FacemintError):

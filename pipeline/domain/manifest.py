@@ -163,6 +163,11 @@ def segment_path(unit_name: str, suffix: str) -> str:
     return f"segments/{unit_name}.{suffix}"
 
 
+def audit_path(unit_name: str) -> str:
+    """Return the path of what the audit found about a make unit's segment."""
+    return f"audits/{unit_name}.parquet"
+
+
 def version_name(number: int) -> str:
     """Return a version's name: `v000001`."""
     return f"v{number:06d}"

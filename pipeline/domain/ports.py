@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.manifest import FileEntry, IndexRow, Receipt
-from pipeline.domain.records import Candidate, Cell, Conditions, Float32, Identity, Measures, Sample, UInt8, Verdict
+from pipeline.domain.records import Audited, Candidate, Cell, Conditions, Float32, Identity, Measures, Sample, UInt8, Verdict
 from pipeline.domain.space import Space
 from pipeline.domain.unit import Unit
 
@@ -136,10 +136,28 @@ class Codec(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Stored:
+    """One file of a store, as a listing tells of it."""
+
+    path: str
+    bytes: int
+    modified_s: float
+    """Seconds since the epoch at which it was last written, by the store's clock."""
+
+
 class Store(Protocol):
     """Named bytes below one root. Paths are relative, with `/`."""
 
     uri: str
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether of several writers that create one path exactly one wins.
+
+        False where the place ignores conditional writes: then only the lease keeps two drivers apart.
+        """
+        ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create `path`; return True, or False where it exists already (whatever it holds)."""
@@ -165,8 +183,24 @@ class Store(Protocol):
         """Return the number of bytes, or None where absent."""
         ...
 
+    def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
+        """Return path -> bytes of many small files, fetched together; absent ones are left out."""
+        ...
+
     def list(self, prefix: str) -> list[str]:
         """Return every path that starts with `prefix`, sorted."""
+        ...
+
+    def entries(self, prefix: str) -> Sequence[Stored]:
+        """Return what `list` does, with sizes and times, in one listing."""
+        ...
+
+    def leftovers(self, before_s: float) -> Sequence[str]:
+        """Return names of what killed writers left before that time: temporary files, unfinished uploads."""
+        ...
+
+    def remove_leftovers(self, before_s: float) -> int:
+        """Remove them; return how many."""
         ...
 
     def delete(self, path: str) -> None:
@@ -183,6 +217,18 @@ class SegmentWriter(Protocol):
 
     def write_probes(self, store: Store, unit: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
         """Write `segments/<unit>.parquet` with one row per probed candidate identity."""
+        ...
+
+    def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Return a segment's columns: numbers as numpy arrays (N,), vectors as float32 (N, E), the rest as lists."""
+        ...
+
+    def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
+        """Write `audits/<unit>.parquet`: where a make unit's images lie, and the auditor's embeddings of them."""
+        ...
+
+    def read_audit(self, store: Store, unit: str) -> Audited:
+        """Return what `write_audit` wrote about a make unit."""
         ...
 
     def read_rows(self, store: Store, unit: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -111,6 +111,23 @@ class Candidate:
         return () if self.accepted else tuple(v.reason for v in self.verdicts if not v.passed)
 
 
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What the audit found about a make unit's accepted images, in the order of its rows.
+
+    Attributes:
+        keys: N keys.
+        offset_N: int64, where each image's bytes begin in the unit's tar.
+        length_N: int64, how many bytes each has.
+        auditor_NE: float32 unit rows, the auditor's embeddings; shape (0, 0) where N is 0.
+    """
+
+    keys: tuple[str, ...]
+    offset_N: npt.NDArray[np.int64] = field(repr=False)
+    length_N: npt.NDArray[np.int64] = field(repr=False)
+    auditor_NE: Float32 = field(repr=False)
+
+
 def minted_key(identity: int, slot: int, attempt: int) -> str:
     """Return the key of a minted image: no dots, because WebDataset splits names at the first dot."""
     return f"i{identity:08d}-s{slot:04d}-a{attempt:02d}"

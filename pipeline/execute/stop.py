@@ -1,0 +1,65 @@
+"""How a run is asked to end: a flag that executors look at between units, and a time after which nobody waits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from pipeline.domain.errors import InterruptedRunError
+
+GRACE_S = 14.0
+"""How long units in flight may take to end after a signal; the rest of 20 s is for letting workers and lease go."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether somebody asked the run to end. Executors issue no new unit once it is asked, and end what is in flight."""
+
+    _event: threading.Event = field(default_factory=threading.Event)
+    _signum: int = signal.SIGTERM
+
+    @property
+    def asked(self) -> bool:
+        """Return whether the run shall end."""
+        return self._event.is_set()
+
+    def ask(self, signum: int = signal.SIGTERM) -> None:
+        """Ask the run to end."""
+        self._signum = signum
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise InterruptedRunError where the run shall end; called between units, when nothing is in flight."""
+        if self.asked:
+            raise InterruptedRunError(self._signum)
+
+
+@contextmanager
+def on_signals(stop: Stop, grace_s: float = GRACE_S) -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM ask `stop` while the block lasts; main thread only.
+
+    The first signal asks; when the grace is over, or at a second signal, whatever runs is left at once. Nothing is
+    half-visible then either, as every write is whole; only the unit in hand is worked again.
+    """
+
+    def asked(signum: int, _frame: FrameType | None) -> None:
+        if stop.asked:
+            raise InterruptedRunError(signum)
+        stop.ask(signum)
+        signal.setitimer(signal.ITIMER_REAL, grace_s)
+
+    def over(_signum: int, _frame: FrameType | None) -> None:
+        stop.check()
+
+    handlers = {signal.SIGINT: asked, signal.SIGTERM: asked, signal.SIGALRM: over}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
