@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import sys
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.domain.errors import FacemintError
+from pipeline.domain.errors import FacemintError, LeaseHeldError, UserError
 
 app = typer.Typer(
     name="facemint",
@@ -29,6 +30,13 @@ SetOption = Annotated[
     typer.Option("--set", metavar="a.b=VALUE", help="Override one recipe key; repeat for more."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+class IfBusy(StrEnum):
+    """What to do where another run holds the dataset."""
+
+    FAIL = "fail"
+    OK = "ok"
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,9 +67,22 @@ def generate(
     allow_short: Annotated[
         bool, typer.Option("--allow-short", help="Publish even where places stayed open; the manifest says which.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Hash what stands again, and make units anew whose bytes are altered.")
+    ] = False,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
+    ] = False,
+    if_busy: Annotated[
+        IfBusy, typer.Option("--if-busy", help="Where another run holds the dataset: fail (exit 5) or ok (exit 0).")
+    ] = IfBusy.FAIL,
     json_: JsonOption = False,
 ) -> None:
-    """Mint a dataset from a recipe. Running the same command again resumes, and never repeats committed work."""
+    """Mint a dataset from a recipe.
+
+    Running the same command again resumes, and never repeats committed work. With a larger recipe (more identities,
+    more images of each, a new cell) a published dataset grows: what was made before stays as it is.
+    """
     from jobs import show, wiring
 
     overrides = list(set_ or [])
@@ -69,15 +90,48 @@ def generate(
         if value is not None:
             overrides.append(f"compute.{key}={value}")
     from pipeline.execute.run import generate as run
+    from pipeline.execute.stop import Stop, on_signals
 
     loaded = wiring.load_recipe(recipe, overrides)
-    with show.observer(quiet=json_) as view:
-        session = wiring.open_session(loaded, out, view, allow_short=allow_short)
+    with on_signals(Stop()) as stop, show.observer(quiet=json_, title=f"{loaded.name} -> {out}") as view:
+        try:
+            session = wiring.open_session(
+                loaded, out, view,
+                stop=stop, allow_short=allow_short, deep=deep, retry_quarantined=retry_quarantined,
+            )  # fmt: skip
+        except LeaseHeldError as held:
+            if if_busy is IfBusy.FAIL:
+                raise
+            typer.echo(f"facemint: {held}; nothing was done, as --if-busy ok asks", err=True)
+            return
         published = run(session)
     if json_:
         _print_json(show.published_json(published, out))
     else:
         show.print_published(published, out, view)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="URI", help="A dataset: say what would be added to it.")
+    ] = None,
+    set_: SetOption = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Reckon the time on so many workers; default one per CPU.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Say what a run would make, and what it would cost; write nothing.
+
+    Time and bytes come from a few batches made on this machine, or from the dataset's own units where it has some.
+    """
+    from jobs import show_plan, wiring
+
+    loaded = wiring.load_recipe(recipe, set_ or [])
+    facts = wiring.plan_run(loaded, out, workers)
+    _print_json(facts) if json_ else show_plan.print_plan(facts)
 
 
 @app.command()
@@ -95,13 +149,29 @@ def status(uri: UriArgument, json_: JsonOption = False) -> None:
 @app.command()
 def verify(
     uri: UriArgument,
-    deep: Annotated[bool, typer.Option("--deep", help="Hash every file again instead of comparing sizes.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read everything: hash files, count rows, decode images.")
+    ] = False,
+    gc: Annotated[
+        bool, typer.Option("--gc", help="List files that nothing names, and what killed writers left.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --gc: remove them.")] = False,
+    grace: Annotated[
+        float, typer.Option(min=0, help="With --gc: hours for which such a file is left alone.", metavar="HOURS")
+    ] = 24.0,
     json_: JsonOption = False,
 ) -> None:
-    """Hold the stored files against receipts and manifest. Exit status 7 where something is missing or altered."""
+    """Hold what is stored against receipts, manifests and exports.
+
+    Exit status 7 where something is missing or altered. Units that are damaged are made again, they alone, by running
+    the generate command once more (with --deep where only --deep finds them).
+    """
     from jobs import show, wiring
 
-    facts = wiring.verify_dataset(uri, deep=deep)
+    if yes and not gc:
+        raise UserError("--yes: removes what --gc lists; give both")
+    with show.observer(quiet=json_ or not deep, title=f"verify {uri}") as view:
+        facts = wiring.verify_dataset(uri, view, deep=deep, gc=gc, remove=yes, grace_h=grace)
     _print_json(facts) if json_ else show.print_verify(facts)
     if facts["problems"]:
         raise typer.Exit(7)

@@ -1,21 +1,29 @@
-"""The verbs that look at a dataset that stands: status, verify, export. They read, and change nothing of it."""
+"""The verbs that look at a dataset that stands: status, verify, export; and what verify removes where asked to."""
 
 from __future__ import annotations
 
-import json
-import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import yaml
 
 from pipeline.domain.errors import OutputError, StoreError
-from pipeline.domain.manifest import Counts, FileEntry, Manifest, sha256_hex
-from pipeline.domain.ports import Exporter, SegmentWriter, Store
-from pipeline.domain.unit import Stage
-from pipeline.execute.run import RECIPE_PATH
-from pipeline.flow.commit import receipts
-from pipeline.flow.lease import newest_lease
-from pipeline.flow.publish import published_rows, read_manifest, versions
+from pipeline.domain.manifest import Counts, Manifest, Receipt, manifest_path
+from pipeline.domain.ports import Clock, Codec, Exporter, Observer, SegmentWriter, Store
+from pipeline.execute.generations import recipe_path
+from pipeline.flow.heartbeat import Standing, standing_lease, top_reasons
+from pipeline.flow.lease import Lease
+from pipeline.flow.orphans import Orphan, find_orphans, remove_orphans
+from pipeline.flow.quarantine import Quarantine
+from pipeline.flow.verify import verify as flow_verify
+from pipeline.flow.versions import published_rows, read_manifest, versions
+
+STAGES = ("enrol", "enrolled", "make", "audit")
+"""The stages whose units leave receipts, in the order in which they run; `enrolled` closes a generation's enrolment."""
+
+
+RECIPE_PATH = recipe_path(0)
 
 
 def require_dataset(store: Store) -> None:
@@ -37,70 +45,174 @@ def newest_manifest(store: Store) -> Manifest:
     return read_manifest(store, published[-1])
 
 
-def status(store: Store) -> dict[str, Any]:
-    """Return units and candidates by stage, versions, and who holds the dataset."""
-    require_dataset(store)
-    known = receipts(store).values()
-    stages = {}
-    for stage in Stage:
-        mine = [r for r in known if r.unit["stage"] == stage.value]
-        total = Counts.total(r.counts for r in mine)
-        stages[stage.value] = {"units": len(mine), **total.to_dict()}
-    manifests = [read_manifest(store, v) for v in versions(store)]
-    holder = newest_lease(store, time.time())
-    state = "published" if manifests else "in progress" if holder else "not finished; run `facemint generate` to resume"
+def status(store: Store, clock: Clock) -> dict[str, Any]:
+    """Return how far a dataset is: from its receipts, its versions, the lease, and what its holder last said.
+
+    Reads small files alone, in few requests, and changes nothing; another machine may be at work on the dataset.
+    """
+    now_s = clock.now_s()
+    holder = standing_lease(store)
+    if holder is None or not _is_held(holder, now_s):
+        # a run that has just begun holds the dataset before it writes the recipe
+        require_dataset(store)
+    receipts, unreadable = _receipts(store)
+    stages = _stages(receipts)
+    published, torn = _versions(store)
+    run = _run_facts(holder, now_s)
     return {
         "uri": store.uri,
-        "state": state,
+        "state": _state(published, holder, run, now_s),
         "stages": stages,
-        "versions": [{"version": m.version, "images": m.counts["images"], "digest": m.digest} for m in manifests],
-        "lease": holder,
+        "reasons": top_reasons(stages["make"]["reasons"]),
+        "versions": published,
+        "lease": None if holder is None or not _is_held(holder, now_s) else _lease_facts(holder),
+        "run": run,
+        "quarantined": _quarantined(store, clock),
+        "unreadable": [*unreadable, *torn],
     }
 
 
-def verify(store: Store, *, deep: bool) -> dict[str, Any]:
-    """Hold every file that receipts, manifests and exports name against its recorded size, or digest where deep."""
-    require_dataset(store)
-    named: dict[str, FileEntry] = {}
-    problems = []
-    for receipt in receipts(store).values():
-        named |= {f.path: f for f in receipt.files}
-    for version in versions(store):
-        manifest = read_manifest(store, version)
-        named |= {f.path: f for f in (*manifest.files, *manifest.documents)}
-        if manifest.digest != json.loads(store.get(manifest.path)).get("digest"):
-            problems.append(f"{manifest.path}: its digest does not follow from its files")
-        problems += _exports(store, version, named)
-    for entry in sorted(named.values()):
-        problem = _problem(store, entry, deep=deep)
-        if problem:
-            problems.append(problem)
-    return {"uri": store.uri, "deep": deep, "files": len(named), "problems": problems}
+def _quarantined(store: Store, clock: Clock) -> list[dict[str, Any]]:
+    """Return the units that are set aside, with the cause of their last death."""
+    quarantine = Quarantine(store, clock)
+    return [{"unit": u, "deaths": quarantine.deaths(u), "why": quarantine.why(u)} for u in quarantine.quarantined()]
 
 
-def _exports(store: Store, version: str, named: dict[str, FileEntry]) -> list[str]:
-    problems = []
-    for path in store.list(f"exports/{version}/"):
-        if not path.endswith("/manifest.json"):
-            continue
-        root = path.removesuffix("manifest.json")
+def _receipts(store: Store) -> tuple[list[Receipt], list[str]]:
+    """Return every receipt, and the paths of those that cannot be read."""
+    paths = [p for p in store.list("receipts/") if p.endswith(".json")]
+    found, unreadable = [], []
+    for path, data in store.get_many(paths).items():
         try:
-            files = json.loads(store.get(path))["files"]
-            named |= {root + f["path"]: FileEntry(root + f["path"], f["sha256"], f["bytes"]) for f in files}
-        except (ValueError, KeyError, TypeError):
-            problems.append(f"{path}: not a manifest; delete it and run `facemint generate` again to export anew")
-    return problems
+            found.append(Receipt.from_json(data))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unreadable.append(path)
+    return found, sorted(unreadable)
 
 
-def _problem(store: Store, entry: FileEntry, *, deep: bool) -> str | None:
-    size = store.size(entry.path)
-    if size is None:
-        return f"{entry.path}: missing"
-    if size != entry.bytes:
-        return f"{entry.path}: {size} bytes instead of {entry.bytes}"
-    if deep and sha256_hex(store.get(entry.path)) != entry.sha256:
-        return f"{entry.path}: altered; its SHA-256 is not {entry.sha256[:12]}..."
-    return None
+def _stages(receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """Return units and counts by stage, and within it by generation; enrolment and making always come."""
+    grouped: dict[str, dict[str, list[Counts]]] = {stage: {} for stage in STAGES}
+    for receipt in receipts:
+        by_generation = grouped.setdefault(str(receipt.unit["stage"]), {})
+        by_generation.setdefault(f"g{receipt.unit['generation']}", []).append(receipt.counts)
+    out: dict[str, Any] = {}
+    for stage, by_generation in grouped.items():
+        if by_generation or stage in ("enrol", "make"):
+            each = {g: {"units": len(c), **Counts.total(c).to_dict()} for g, c in sorted(by_generation.items())}
+            every = [c for counts in by_generation.values() for c in counts]
+            out[stage] = {"units": len(every), **Counts.total(every).to_dict(), "generations": each}
+    return out
+
+
+def _versions(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what each version says of itself, oldest first, and the paths of manifests that cannot be read."""
+    found, torn = [], []
+    for version in versions(store):
+        try:
+            manifest = read_manifest(store, version)
+        except StoreError:
+            torn.append(manifest_path(version))
+            continue
+        counted = ("identities", "identities_expected", "images", "images_expected")
+        about = {"version": version, "parent": manifest.parent, "generation": manifest.generation}
+        found.append({**about, **{k: manifest.counts.get(k) for k in counted}, "digest": manifest.digest})
+    return found, torn
+
+
+def _is_held(holder: Standing, now_s: float) -> bool:
+    return holder.expires_s > now_s
+
+
+def _state(versions: list[dict[str, Any]], holder: Standing | None, run: dict[str, Any] | None, now_s: float) -> str:
+    published = f"published {versions[-1]['version']}" if versions else ""
+    if holder is not None and _is_held(holder, now_s):
+        return f"running, {published}" if published else "running"
+    if holder is not None and holder.expires_s > 0 and not (run or {}).get("ended"):
+        silent = f"stale: its holder is silent for {now_s - holder.seen_s():.0f} s; run `facemint generate` to resume"
+        return f"{published}, {silent}" if published else silent
+    return published or "not finished; run `facemint generate` to resume"
+
+
+def _lease_facts(holder: Standing) -> dict[str, Any]:
+    who = {name: holder.holder.get(name) for name in ("run", "host", "pid")}
+    return {**who, "number": holder.number, "expires_s": holder.expires_s}
+
+
+def _run_facts(holder: Standing | None, now_s: float) -> dict[str, Any] | None:
+    """Return the heartbeat of the last run, with how long ago it was seen; None where there is none to read."""
+    if holder is None or not holder.beat:
+        return None
+    return {**holder.beat, "seen_ago_s": round(max(0.0, now_s - holder.seen_s()), 1)}
+
+
+def verify(
+    store: Store, segments: SegmentWriter, codec: Codec, *, deep: bool, observer: Observer | None = None
+) -> dict[str, Any]:
+    """Hold every file that receipts, manifests and exports name against what is stored; read all of them where deep."""
+    require_dataset(store)
+    found = flow_verify(store, segments, codec, deep=deep, observer=observer)
+    return {
+        "uri": store.uri,
+        "deep": found.deep,
+        "versions": list(found.versions),
+        "files": found.files,
+        "bytes": found.bytes,
+        "images": found.images,
+        "problems": [str(p) for p in found.problems],
+        "damaged": sorted({p.path for p in found.problems}),
+    }
+
+
+def collect(
+    store: Store, clock: Clock, *, grace_h: float, take_lease: Callable[[], Lease] | None = None
+) -> dict[str, Any]:
+    """List what nothing names; with `take_lease`, remove it under the lease that this returns.
+
+    Args:
+        store: the dataset; writable where something shall be removed.
+        clock: time.
+        grace_h: hours since its last change for which a file that nothing names is left alone.
+        take_lease: takes the lease as a run does; None to remove nothing.
+
+    Raises:
+        LeaseHeldError: a run is at work.
+        StoreError: a record is damaged, so that nothing may be removed.
+    """
+    require_dataset(store)
+    grace_s = grace_h * 3600
+    listed = find_orphans(store, clock, grace_s)
+    facts = {
+        "uri": store.uri,
+        "grace_h": grace_h,
+        "orphans": [_orphan(o, clock) for o in listed.files],
+        "bytes": listed.bytes,
+        "leftovers": list(listed.leftovers),
+        "blocked": [str(p) for p in listed.problems],
+        "removed": None,
+    }
+    if take_lease is None or not (listed.files or listed.leftovers):
+        return facts
+    lease = take_lease()
+    try:
+        removed = remove_orphans(store, clock, lease, listed, grace_s)
+    finally:
+        # a store that fails now has failed the removal already, and its error is the one to show
+        with suppress(StoreError, OutputError):
+            lease.release()
+    gone = {
+        "files": [o.stored.path for o in removed.files],
+        "bytes": sum(o.stored.bytes for o in removed.files),
+        "leftovers": removed.leftovers,
+        "kept": list(removed.kept),
+    }
+    return {**facts, "removed": gone}
+
+
+def _orphan(orphan: Orphan, clock: Clock) -> dict[str, Any]:
+    stored = orphan.stored
+    age_h = round((clock.now_s() - stored.modified_s) / 3600, 1)
+    return {"path": stored.path, "bytes": stored.bytes, "age_h": age_h, "why": orphan.why}
 
 
 def run_seed(store: Store) -> int:

@@ -1,109 +1,29 @@
-"""What a person sees: the live progress view, and the tables at the end of a verb."""
+"""What a person reads at the end of a verb: tables and lines. The live view is in `jobs.live`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
 from rich.table import Table
+
+from jobs.live import View, counted, duration, observer, sentence
 
 if TYPE_CHECKING:
     from pipeline.execute.run import Published
 
-LABELS = {"enrol": "Enrolling identities", "make": "Making images", "audit": "Auditing", "publish": "Publishing"}
-
-
-class View:
-    """Implements `ports.Observer`: a progress bar per stage on a terminal, one line per stage elsewhere."""
-
-    def __init__(self, console: Console, progress: Progress | None) -> None:
-        """Keep where to draw; `progress` is None where nothing is drawn."""
-        self.console, self._progress = console, progress
-        self._task: Any = None
-        self._total = 0
-        self.started_s = self._last_s = time.monotonic()
-        self.made = 0
-        """Candidate images of the make units that this run worked."""
-        self.making_s = 0.0
-
-    def event(self, kind: str, **facts: Any) -> None:
-        """Take note of one event of a run."""
-        if kind == "stage":
-            self._begin(facts)
-        elif kind == "unit":
-            self._unit(facts["receipt"])
-        elif kind == "audited" and self._task is not None and self._progress is not None:
-            self._progress.advance(self._task)
-        elif kind == "enrolled":
-            have, wanted = facts["have"], facts["wanted"]
-            cells = ", ".join(f"{c} {have.get(c, 0)}/{n}" for c, n in sorted(wanted.items()))
-            self._say(f"  enrolled so far (cell have/wanted): {cells}")
-        elif kind == "round":
-            self._say(
-                f"  round {facts['number'] + 1}: {facts['filled']} identities full, {len(facts['failed'])} given up"
-            )
-
-    def _begin(self, facts: Mapping[str, Any]) -> None:
-        self._last_s = time.monotonic()
-        label = LABELS.get(facts["name"], facts["name"].capitalize())
-        if facts.get("round"):
-            label += f", round {facts['round'] + 1}"
-        done = f" ({facts['done']} of {facts['total']} units were committed before)" if facts["done"] else ""
-        if self._progress is None:
-            return
-        if self._progress.console.is_terminal:
-            self.finish()
-            self._total = facts["total"]
-            self._task = self._progress.add_task(label + done, total=self._total, completed=facts["done"], note="")
-        else:
-            self._say(f"{label}: {facts['total']} units{done}")
-
-    def finish(self) -> None:
-        """Fill the bar of the stage that is over: publishing and exporting have no units that would."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._total)
-
-    def _unit(self, receipt: Any) -> None:
-        counts, making = receipt.counts, receipt.unit["stage"] == "make"
-        now = time.monotonic()
-        if making:
-            self.made += counts.candidates
-            self.making_s += now - self._last_s
-        self._last_s = now
-        if self._progress is None or not self._progress.console.is_terminal:
-            return
-        speed = self.made / self.making_s if self.making_s else 0.0
-        note = f"{speed:.1f} images/s, {counts.accepted} of {counts.candidates} accepted" if making else ""
-        self._progress.update(self._task, advance=1, note=note)
-
-    def _say(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.console.print(text, highlight=False)
-
-
-@contextmanager
-def observer(*, quiet: bool) -> Iterator[View]:
-    """Draw a run's progress while the block lasts; on standard error, so that output can be piped."""
-    console = Console(stderr=True)
-    if quiet:
-        yield View(console, None)
-        return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    progress = Progress(*columns, console=console)
-    if console.is_terminal:
-        with progress:
-            view = View(console, progress)
-            yield view
-            view.finish()
-    else:
-        yield View(console, progress)
+__all__ = [
+    "observer",
+    "print_collected",
+    "print_export",
+    "print_published",
+    "print_status",
+    "print_verify",
+    "published_json",
+]
 
 
 def print_published(published: Published, uri: str, view: View) -> None:
@@ -116,10 +36,11 @@ def print_published(published: Published, uri: str, view: View) -> None:
     console.print(_funnel(counts))
     console.print(_balance(figures["balance"]))
     console.print(_similarity(figures))
-    if view.made and view.making_s:
-        total = time.monotonic() - view.started_s
+    facts = view.progress.to_dict()
+    if facts["counted"] == "make" and facts["making_s"]:
+        total = facts["last_event_s"] - facts["started_s"]
         console.print(
-            f"Speed        {view.made / view.making_s:.1f} candidate images/s while making "
+            f"Speed        {facts['candidates'] / facts['making_s']:.1f} candidate images/s while making "
             f"(generate + measure + judge + write), {total:.0f} s in all",
             highlight=False,
         )
@@ -214,30 +135,113 @@ def published_json(published: Published, uri: str) -> dict[str, Any]:
 def print_status(facts: Mapping[str, Any]) -> None:
     """Print where a dataset stands."""
     console = Console()
-    console.print(f"{facts['uri']}: {facts['state']}", highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"{facts['uri']}: {facts['state']}")
+    lease, run = facts["lease"], facts["run"]
+    if lease:
+        until = time.strftime("%H:%M:%S", time.localtime(lease["expires_s"]))
+        who = f"run {lease['run']} on {lease['host']} (process {lease['pid']})"
+        say(f"Held by {who} until {until}, renewed while it lives")
+    if run:
+        say(_last_words(run))
+    console.print(_stages(facts["stages"]))
+    made = facts["stages"]["make"]
+    if facts["reasons"]:
+        shown = (f"{reason} {n:,} ({_share(n, made['refused'])})" for reason, n in facts["reasons"].items())
+        say(f"Images refused for {', '.join(shown)}")
+    if facts["versions"]:
+        console.print(_versions(facts["versions"]))
+    for version in facts["versions"]:
+        say(f"Digest {version['version']} {version['digest']}")
+    for unit in facts["quarantined"]:
+        say(f"Quarantined {unit['unit']}: its worker died {unit['deaths']} times; {unit['why'] or 'cause unknown'}")
+    if facts["quarantined"]:
+        say("To try them again: facemint generate ... --retry-quarantined")
+    for path in facts["unreadable"]:
+        say(f"Not readable: {path}; run `facemint verify`")
+
+
+def _last_words(run: Mapping[str, Any]) -> str:
+    """Return what a run's heartbeat said last."""
+    ago = f"{duration(run['seen_ago_s'])} ago"
+    if run.get("ended"):
+        return f"Last run ended {ago}: {run['ended']}"
+    crew = f", {counted(run['workers'], 'worker')}" if run.get("workers") else ""
+    try:
+        return f"Last seen {ago}: {sentence(run)}{crew}"
+    except (KeyError, TypeError, IndexError):
+        # a heartbeat of another version of facemint
+        return f"Last seen {ago}: {run.get('stage')}{crew}"
+
+
+def _stages(stages: Mapping[str, Any]) -> Table:
     table = Table()
     for name in ("stage", "units committed", "candidates", "accepted", "refused"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage, row in facts["stages"].items():
-        table.add_row(stage, *(str(row[k]) for k in ("units", "candidates", "accepted", "refused")))
-    console.print(table)
-    for version in facts["versions"]:
-        console.print(
-            f"{version['version']}: {version['images']} images, digest {version['digest']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if facts["lease"]:
-        console.print(f"Held by {facts['lease']}", highlight=False)
+    for stage, row in stages.items():
+        # enrolment is closed and audits re-read: they count no candidates of their own
+        counted = ("candidates", "accepted", "refused") if stage in ("enrol", "make") else ()
+        table.add_row(stage, f"{row['units']:,}", *(f"{row[k]:,}" for k in counted), style="bold")
+        if counted and len(row["generations"]) > 1:
+            for generation, part in row["generations"].items():
+                table.add_row(f"  {generation}", f"{part['units']:,}", *(f"{part[k]:,}" for k in counted))
+    return table
+
+
+def _versions(versions: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table()
+    for name in ("version", "grown from", "identities", "images"):
+        table.add_column(name, justify="right" if name in ("identities", "images") else "left")
+    for row in versions:
+        shown = [_of(row["identities"], row["identities_expected"]), _of(row["images"], row["images_expected"])]
+        table.add_row(row["version"], row["parent"] or "", *shown)
+    return table
+
+
+def _of(reached: int, asked: int) -> str:
+    return f"{reached:,}" if reached == asked else f"{reached:,} of {asked:,}"
 
 
 def print_verify(facts: Mapping[str, Any]) -> None:
-    """Print what verification found."""
+    """Print what verification found, and what nothing names where that was asked for (`gc`)."""
     console = Console()
-    how = "hashed again" if facts["deep"] else "compared by size"
-    console.print(f"{facts['files']} files {how}, {len(facts['problems'])} problems", highlight=False)
+    how = f"read and hashed, {facts['images']:,} images decoded" if facts["deep"] else "compared by size"
+    found = counted(len(facts["problems"]), "problem")
+    console.print(f"{facts['files']:,} files ({decimal(facts['bytes'])}) {how}: {found}", highlight=False)
     for problem in facts["problems"]:
-        console.print(f"  {problem}", highlight=False, soft_wrap=True)
+        console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
+    if facts.get("gc"):
+        print_collected(facts["gc"])
+
+
+def print_collected(facts: Mapping[str, Any]) -> None:
+    """Print which files nothing names, and which were removed."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    removed, orphans = facts["removed"], facts["orphans"]
+    older = f"older than {facts['grace_h']:g} h"
+    say(f"{counted(len(orphans), 'file')} that nothing names, {older} ({decimal(facts['bytes'])})")
+    gone = set(removed["files"]) if removed else set()
+    for row in orphans:
+        mark = "removed  " if row["path"] in gone else "kept, it changed since  " if removed else ""
+        say(f"  {mark}{row['path']}  {decimal(row['bytes'])}, {duration(row['age_h'] * 3600)} old: {row['why']}")
+    if facts["leftovers"]:
+        say(f"{counted(len(facts['leftovers']), 'leftover')} of writers that were killed, {older}")
+        for name in facts["leftovers"]:
+            say(f"  {name}")
+    if removed:
+        files, leftovers = counted(len(gone), "file"), counted(removed["leftovers"], "leftover")
+        say(f"Removed {files} ({decimal(removed['bytes'])}) and {leftovers}")
+    elif facts["blocked"]:
+        say(f"Nothing can be removed yet: {counted(len(facts['blocked']), 'damaged record')} to repair first")
+    elif orphans or facts["leftovers"]:
+        say("Nothing was removed; to remove them: facemint verify ... --gc --yes")
 
 
 def print_export(facts: Mapping[str, Any], uri: str) -> None:

@@ -17,10 +17,12 @@ from pipeline.domain.errors import OutputError, PlanMismatchError, RecipeError, 
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
-    from pipeline.domain.manifest import IndexRow, Manifest
+    from pipeline.domain.manifest import Manifest
     from pipeline.domain.ports import Executor, Exporter, Observer, Store
-    from pipeline.execute.run import Session
+    from pipeline.execute.session import Session
+    from pipeline.execute.stop import Stop
     from pipeline.flow.parts import Parts
+    from pipeline.flow.quarantine import Quarantine
     from pipeline.flow.worker import UnitWorker
 
 
@@ -193,8 +195,10 @@ def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run
     return UnitWorker(parts)
 
 
-def open_session(recipe: Recipe, uri: str, observer: Observer, *, allow_short: bool = False) -> Session:
+def open_session(recipe: Recipe, uri: str, observer: Observer, **options: Any) -> Session:
     """Take the lease of the dataset at `uri` and assemble everything that a run needs.
+
+    Options are those of `session_on`.
 
     Raises:
         OutputError: the place cannot be used.
@@ -202,14 +206,39 @@ def open_session(recipe: Recipe, uri: str, observer: Observer, *, allow_short: b
     """
     from pipeline.adapters.stores import open_store
 
-    return session_on(recipe, open_store(uri), observer, allow_short=allow_short)
+    return session_on(recipe, open_store(uri), observer, **options)
 
 
-def session_on(recipe: Recipe, store: Store, observer: Observer, *, allow_short: bool = False) -> Session:
-    """Do as `open_session` does, on a store that is open already."""
+def session_on(
+    recipe: Recipe,
+    store: Store,
+    observer: Observer,
+    *,
+    stop: Stop | None = None,
+    allow_short: bool = False,
+    deep: bool = False,
+    retry_quarantined: bool = False,
+) -> Session:
+    """Do as `open_session` does, on a store that is open already.
+
+    Args:
+        recipe: a checked recipe.
+        store: the dataset.
+        observer: is told what happens.
+        stop: through which the run can be asked to end.
+        allow_short: publish although places stayed open or units are quarantined.
+        deep: hash what stands instead of comparing sizes.
+        retry_quarantined: forget the deaths of quarantined units, so that they are tried again.
+    """
+    from jobs.documents import documents
+    from pipeline.adapters.card import dataset_card
+    from pipeline.adapters.contact_sheet import contact_sheet
     from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
-    from pipeline.execute.run import Session
+    from pipeline.execute.session import Session
+    from pipeline.execute.stop import Stop
+    from pipeline.flow.heartbeat import Progress, Tee
     from pipeline.flow.lease import acquire
+    from pipeline.flow.quarantine import Quarantine
 
     if recipe.compute.executor == "ray" and store.uri.startswith("memory://"):
         raise OutputError(f"{store.uri}: workers in other processes cannot see it; name a folder, or --executor inline")
@@ -218,94 +247,70 @@ def session_on(recipe: Recipe, store: Store, observer: Observer, *, allow_short:
     lease = acquire(store, SystemClock(), holder(run), is_dead)
     try:
         parts = build_parts(recipe, store, lease.number, run)
+        asked = stop or Stop()
+        progress = Progress(SystemClock(), lease.holder)
+        quarantine = Quarantine(store, SystemClock())
+        if retry_quarantined:
+            quarantine.release()
         return Session(
             parts=parts,
-            executor=_executor(parts, lease.number, run),
-            observer=observer,
+            executor=_executor(parts, lease.number, run, asked, quarantine),
+            observer=Tee(observer, progress),
+            progress=progress,
             lease=lease,
             models={role: _card_dict(card) for role, card in component_cards(recipe).items()},
-            documents=functools.partial(_documents, store, parts),
-            exporters=tuple((_build("exports", node), _export_store(store, node.use)) for node in recipe.exports),
+            documents=functools.partial(documents, dataset_card, contact_sheet, store, parts),
+            exporters=tuple(
+                (_build("exports", node), functools.partial(_export_store, store, node.use)) for node in recipe.exports
+            ),
+            stop=asked,
             allow_short=allow_short,
+            deep=deep,
         )
     except BaseException:
         lease.release()
         raise
 
 
-def _executor(parts: Parts, lease_number: int, run: str) -> Executor:
-    from pipeline.domain.manifest import canonical_json
+def plan_run(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
+    """Return what `facemint plan` shows: what a run of the recipe at `uri`, or in an empty place, would do."""
+    import dataclasses
+    import os
 
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.stores import MemoryStore, open_store
+    from pipeline.execute.plan import plan
+
+    single_thread()
+    store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
+    parts = build_parts(recipe, store, None, "plan")
+    wanted = workers or recipe.compute.workers or os.cpu_count() or 1
+    return {"recipe": recipe.name, "uri": uri, **dataclasses.asdict(plan(parts, wanted))}
+
+
+def _executor(parts: Parts, lease_number: int, run: str, stop: Stop, quarantine: Quarantine) -> Executor:
     recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
     if recipe.compute.executor == "inline":
         from pipeline.execute.inline import InlineExecutor
         from pipeline.flow.worker import UnitWorker
 
-        return InlineExecutor(functools.partial(UnitWorker, parts))
+        return InlineExecutor(functools.partial(UnitWorker, parts), stop=stop, quarantine=quarantine)
     from pipeline.execute.on_ray import RayExecutor
-
-    def on_death(name: str, deaths: int) -> None:
-        store.put(f"runs/death-{name}-{deaths}.json", canonical_json({"unit": name, "deaths": deaths}))
 
     return RayExecutor(
         functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint),
         workers=recipe.compute.workers,
         address=recipe.compute.address,
-        on_death=on_death,
+        unit_limit_s=recipe.compute.unit_limit_s,
+        quarantine=quarantine,
+        stop=stop,
     )
 
 
-def _documents(store: Store, parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[str, bytes]:
-    """Return the documents of a version: card and contact sheet."""
-    from pipeline.adapters.card import dataset_card
-    from pipeline.adapters.contact_sheet import contact_sheet
-
-    balance = manifest.figures["balance"]
-    facts = {
-        "version": manifest.version,
-        "name": manifest.name,
-        "digest": manifest.digest,
-        "fingerprint": manifest.fingerprint,
-        "counts": manifest.counts,
-        "figures": {**manifest.figures, "balance": balance["cells"], "balance_fields": balance["by"]},
-        "models": manifest.models,
-        "use": manifest.use,
-    }
-    return {
-        "README.md": dataset_card(facts).encode(),
-        "contact_sheet.png": contact_sheet(_sheet_rows(store, parts, rows)),
-    }
-
-
-def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow], limit: int = 24) -> list[Any]:
-    """Return captions and faces of evenly chosen identities, so that every cell is seen."""
-    from pipeline.domain.manifest import segment_path
-
-    by_label: dict[int, list[IndexRow]] = {}
-    for row in rows:
-        by_label.setdefault(row.label, []).append(row)
-    by_cell: dict[str, list[int]] = {}
-    for label, owned in by_label.items():
-        by_cell.setdefault(owned[0].cell, []).append(label)
-    turns = sorted((turn, cell, label) for cell, labels in by_cell.items() for turn, label in enumerate(labels))
-    chosen = sorted((cell, label) for _, cell, label in turns[:limit])
-    return [
-        (
-            f"{label}  {cell}",
-            [
-                parts.codec.decode(store.get_range(segment_path(r.segment, "tar"), r.offset, r.length))
-                for r in by_label[label][:12]
-            ],
-        )
-        for cell, label in chosen
-    ]
-
-
-def _export_store(store: Store, kind: str) -> Store:
+def _export_store(store: Store, kind: str, version: str) -> Store:
     from pipeline.adapters.stores import PrefixedStore
-    from pipeline.domain.manifest import version_name
 
-    return PrefixedStore(store, f"exports/{version_name(1)}/{kind}")
+    return PrefixedStore(store, f"exports/{version}/{kind}")
 
 
 def build_exporter(kind: str) -> Exporter:
@@ -335,17 +340,29 @@ def _card_dict(card: Any) -> dict[str, Any]:
 def dataset_status(uri: str) -> dict[str, Any]:
     """Return what `facemint status` shows."""
     from jobs import examine
+    from pipeline.adapters.machine import SystemClock
     from pipeline.adapters.stores import open_store
 
-    return examine.status(open_store(uri, writable=False))
+    return examine.status(open_store(uri, writable=False), SystemClock())
 
 
-def verify_dataset(uri: str, *, deep: bool) -> dict[str, Any]:
-    """Return what `facemint verify` shows."""
+def verify_dataset(
+    uri: str, observer: Observer, *, deep: bool, gc: bool, remove: bool, grace_h: float
+) -> dict[str, Any]:
+    """Return what `facemint verify` shows; with `gc` also what nothing names, removed where that is asked for."""
     from jobs import examine
+    from pipeline.adapters.codec import JpegCodec
+    from pipeline.adapters.machine import SystemClock, holder, is_dead
+    from pipeline.adapters.segments import Segments
     from pipeline.adapters.stores import open_store
+    from pipeline.flow.lease import acquire
 
-    return examine.verify(open_store(uri, writable=False), deep=deep)
+    store, clock = open_store(uri, writable=gc and remove), SystemClock()
+    facts = examine.verify(store, Segments(), JpegCodec(), deep=deep, observer=observer)
+    if not gc:
+        return facts
+    take = functools.partial(acquire, store, clock, holder(f"gc-{uuid.uuid4().hex[:9]}"), is_dead) if remove else None
+    return {**facts, "gc": examine.collect(store, clock, grace_h=grace_h, take_lease=take)}
 
 
 def newest_manifest(uri: str) -> Manifest:

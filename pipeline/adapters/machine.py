@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import time
 from collections.abc import Mapping
@@ -26,13 +27,28 @@ def single_thread() -> None:
 
 
 def device_kind() -> str:
-    """Return what decides bytes: CPU instruction level and the versions of the libraries that compute."""
+    """Return what decides bytes: CPU model and instruction level, and the versions of the libraries that compute.
+
+    The model, because the libraries choose their kernels by vendor and family too: two processors with the same
+    instructions were seen to give different last bits.
+    """
     import numpy
     import simplejpeg
     import torch
 
     level = torch.backends.cpu.get_cpu_capability()
-    return f"cpu {level}, torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+    return f"cpu {level} ({_cpu_model()}), torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+
+
+def _cpu_model() -> str:
+    """Return vendor, family and model as the kernel tells them; what the platform says where there is no such file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    known = [facts[name] for name in ("vendor_id", "cpu family", "model") if name in facts]
+    return " ".join(known) or platform.machine()
 
 
 def holder(run: str) -> dict[str, Any]:

@@ -102,22 +102,48 @@ def largest_remainder(shares: Sequence[float], count: int) -> list[int]:
     return floors
 
 
-def quotas(targets: Targets, count: int, available: Mapping[Cell, int] | None = None) -> dict[Cell, int]:
+def quotas(
+    targets: Targets,
+    count: int,
+    available: Mapping[Cell, int] | None = None,
+    at_least: Mapping[Cell, int] | None = None,
+) -> dict[Cell, int]:
     """Return how many identities each cell owes so that `count` identities meet the targets exactly.
 
-    For marginal targets the cells are chosen within `available` (unlimited where None).
+    Args:
+        targets: what balance asks for.
+        count: identities in all.
+        available: for marginal targets, the most that a cell can give; unlimited where None.
+        at_least: identities that are published already, and stay.
 
     Raises:
-        TargetNotReachedError: no choice within `available` meets the marginals.
+        RecipeError: joint targets owe a cell fewer identities than it has published.
+        TargetNotReachedError: no choice within `available` and `at_least` meets the marginals.
     """
-    cells = targets.cells
-    if targets.joint is not None:
-        shares = [targets.joint[c] for c in cells]
-        return dict(zip(cells, largest_remainder(shares, count), strict=True))
-    return _marginal_quotas(targets, count, available)
+    cells, floor = targets.cells, at_least or {}
+    if targets.joint is None:
+        return _marginal_quotas(targets, count, available, floor)
+    owed = _joint_quotas(targets.joint, cells, count)
+    over = [c for c in cells if owed[c] < floor.get(c, 0)]
+    if any(floor[c] - owed[c] > 1 for c in over):
+        shown = "; ".join(f"{c}: {owed[c]} asked, {floor[c]} published" for c in over[:4])
+        raise RecipeError(
+            f"balance: a version drops nobody, but {len(over)} cells would have to shrink ({shown}); "
+            "raise identities.count, or give balance.shares that leave each cell what it has"
+        )
+    # with a larger count a remainder can round the other way (the Alabama paradox): one identity, which stays
+    stays = {c: floor[c] for c in over}
+    rest = tuple(c for c in cells if c not in stays)
+    return owed if not stays else {**_joint_quotas(targets.joint, rest, count - sum(stays.values())), **stays}
 
 
-def _marginal_quotas(targets: Targets, count: int, available: Mapping[Cell, int] | None) -> dict[Cell, int]:
+def _joint_quotas(shares: Mapping[Cell, float], cells: Sequence[Cell], count: int) -> dict[Cell, int]:
+    return dict(zip(cells, largest_remainder([shares[c] for c in cells], count), strict=True))
+
+
+def _marginal_quotas(
+    targets: Targets, count: int, available: Mapping[Cell, int] | None, at_least: Mapping[Cell, int]
+) -> dict[Cell, int]:
     cells = targets.cells
     rows, wanted = [np.ones(len(cells))], [count]
     for position, (name, values) in enumerate(targets.fields):
@@ -129,6 +155,8 @@ def _marginal_quotas(targets: Targets, count: int, available: Mapping[Cell, int]
             rows.append(np.array([float(c.values[position] == value) for c in cells]))
             wanted.append(number)
     upper = np.array([float(count if available is None else available.get(c, 0)) for c in cells])
+    lower = np.array([float(at_least.get(c, 0)) for c in cells])
+    upper = np.maximum(upper, lower)
     ideal = np.array([count * _proportional(targets, c) for c in cells])
     # variables: cell counts x, then deviations d >= |x - ideal|; first minimise the total deviation
     n = len(cells)
@@ -138,7 +166,7 @@ def _marginal_quotas(targets: Targets, count: int, available: Mapping[Cell, int]
     )
     low = np.concatenate([np.array(wanted, float), np.full(n, -np.inf), ideal])
     high = np.concatenate([np.array(wanted, float), ideal, np.full(n, np.inf)])
-    bounds = Bounds(np.zeros(2 * n), np.concatenate([upper, np.full(n, np.inf)]))
+    bounds = Bounds(np.concatenate([lower, np.zeros(n)]), np.concatenate([upper, np.full(n, np.inf)]))
     integrality = np.concatenate([np.ones(n), np.zeros(n)])
     cost = np.concatenate([np.zeros(n), np.ones(n)])
     exact = {"mip_rel_gap": 0.0}  # HiGHS would stop within 1e-4 of the best

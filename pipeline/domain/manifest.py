@@ -192,6 +192,10 @@ class Manifest:
 
     version: str
     parent: str | None
+    """The version that this one grew from."""
+    parent_digest: str | None
+    generation: int
+    """The growth step whose units this version was the first to hold."""
     name: str
     fingerprint: str
     plan_digest: str
@@ -223,6 +227,8 @@ class Manifest:
                 "schema": SCHEMA_VERSION,
                 "version": self.version,
                 "parent": self.parent,
+                "parent_digest": self.parent_digest,
+                "generation": self.generation,
                 "name": self.name,
                 "digest": self.digest,
                 "fingerprint": self.fingerprint,
@@ -244,6 +250,8 @@ class Manifest:
         return cls(
             version=raw["version"],
             parent=raw["parent"],
+            parent_digest=raw["parent_digest"],
+            generation=raw["generation"],
             name=raw["name"],
             fingerprint=raw["fingerprint"],
             plan_digest=raw["plan_digest"],

@@ -16,7 +16,19 @@ import numpy.typing as npt
 
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.manifest import FileEntry, IndexRow, Receipt
-from pipeline.domain.records import Audited, Candidate, Cell, Conditions, Float32, Identity, Measures, Sample, UInt8, Verdict
+from pipeline.domain.records import (
+    Audited,
+    Candidate,
+    Cell,
+    Conditions,
+    Float32,
+    Identity,
+    Measures,
+    Member,
+    Sample,
+    UInt8,
+    Verdict,
+)
 from pipeline.domain.space import Space
 from pipeline.domain.unit import Unit
 
@@ -247,6 +259,10 @@ class SegmentWriter(Protocol):
         """Return enrolled identities in ordinal order, and the space of their vectors."""
         ...
 
+    def read_members(self, store: Store, path: str) -> list[Member]:
+        """Return enrolled identities in ordinal order without their vectors: little memory, little to fetch."""
+        ...
+
     def write_index(self, store: Store, version: str, rows: Sequence[IndexRow]) -> FileEntry:
         """Write `versions/<version>/index-<digest>.parquet`, sorted by label and key."""
         ...
@@ -267,10 +283,6 @@ class Worker(Protocol):
         """Do one unit, commit it, and return its receipt."""
         ...
 
-    def audit(self, unit_name: str) -> Mapping[str, Any]:
-        """Re-read one committed unit and return what the audit found."""
-        ...
-
 
 class Executor(Protocol):
     """Decides where units run; never what they are."""
@@ -280,11 +292,12 @@ class Executor(Protocol):
         ...
 
     def run(self, units: Sequence[Unit]) -> Iterator[Receipt]:
-        """Yield the receipt of every unit, in any order."""
-        ...
+        """Yield the receipt of every unit, in any order.
 
-    def audit(self, unit_names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Yield the audit findings of every named unit, in any order."""
+        Raises:
+            QuarantinedError: at the end, where units killed their worker repeatedly.
+            InterruptedRunError: after what was in flight ended, where the run was asked to stop.
+        """
         ...
 
     def close(self) -> None:

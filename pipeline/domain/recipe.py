@@ -109,6 +109,10 @@ class Compute(Section):
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Default: one per CPU of the cluster."""
     address: str | None = None
+    in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Batches that are judged while the next is generated; default: as many as unit.lookahead lets be unknown."""
+    unit_limit_s: Annotated[float, Field(gt=0)] = 3600.0
+    """A unit without a result for so long is taken back, and its worker replaced."""
     mixed_devices: bool = False
     """Allow workers of another device kind; withdraws the digest promise."""
 

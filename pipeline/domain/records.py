@@ -66,6 +66,16 @@ class Identity:
     quality: float
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What an enrolled identity is counted by, without its vectors; the fields are those of `Identity`."""
+
+    ordinal: int
+    candidate: int
+    cell: Cell
+    rank: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One candidate image as the filters see it: numbers only."""

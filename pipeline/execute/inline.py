@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
 
+from pipeline.domain.errors import FacemintError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Worker
 from pipeline.domain.unit import Unit
+from pipeline.execute.queue import UnitQueue
+from pipeline.execute.stop import Stop
+from pipeline.flow.quarantine import Quarantine
+
+POLL_S = 0.1
+"""How long to sleep between looks at a unit that waits for another try."""
 
 
 class InlineExecutor:
-    """Implements `ports.Executor` with a single worker, made when it is first needed."""
+    """Implements `ports.Executor` with a single worker, made when it is first needed.
 
-    def __init__(self, make_worker: Callable[[], Worker]) -> None:
+    A unit that kills its worker kills this process, so no death is counted here; units that another run quarantined
+    are left out all the same.
+
+    Args:
+        make_worker: builds the worker.
+        stop: asked between units whether the run shall end.
+        quarantine: the units that are set aside.
+    """
+
+    def __init__(self, make_worker: Callable[[], Worker], *, stop: Stop, quarantine: Quarantine) -> None:
         """Keep the recipe for a worker."""
         self._make_worker = make_worker
+        self._stop = stop
+        self._quarantine = quarantine
         self._worker: Worker | None = None
 
     def device_kinds(self) -> set[str]:
@@ -23,14 +41,27 @@ class InlineExecutor:
         return {self._started().device_kind()}
 
     def run(self, units: Sequence[Unit]) -> Iterator[Receipt]:
-        """Yield receipts in the order of the units."""
-        for unit in units:
-            yield self._started().work(unit)
+        """Yield receipts in the order of the units.
 
-    def audit(self, unit_names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Yield findings in the order of the names."""
-        for name in unit_names:
-            yield self._started().audit(name)
+        Raises:
+            QuarantinedError: after every other unit is done.
+            InterruptedRunError: between units, once the run was asked to stop.
+        """
+        queue = UnitQueue(units, self._quarantine)
+        while len(queue):
+            self._stop.check()
+            unit = queue.take()
+            if unit is None:
+                time.sleep(POLL_S)
+                continue
+            try:
+                receipt = self._started().work(unit)
+            except FacemintError as error:
+                queue.failed(unit, error)
+                continue
+            yield receipt
+        self._stop.check()
+        queue.finish()
 
     def close(self) -> None:
         """Forget the worker."""

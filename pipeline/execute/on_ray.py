@@ -1,236 +1,187 @@
-"""The Ray executor: long-lived actors that hold their models and pull units from a queue kept by the driver.
+"""The Ray executor: workers are actors of a Ray cluster. The only file that imports Ray.
 
-The only file that imports Ray. At most two units are in flight per actor, so that the next one waits at the actor
-while the last is written. Restarts and retries are ours, not Ray's: a worker that dies on a living node counts
-against the unit it was working on, three deaths quarantine that unit and the run goes on; node loss counts against
-nobody. A unit that outlasts its limit is taken back and its actor replaced.
+Restarts and retries are ours (`workers.py`), not Ray's. How Ray 2.60 tells of a lost actor, tried by killing each:
+
+    ActorDiedError, node alive           the process died: SIGKILL, a crash, exit, the kernel's memory killer
+    ActorDiedError, node gone/preempted  the node was drained, stopped or stopped answering
+    ActorUnavailableError                the connection broke: mostly a node that vanished at one blow, which Ray
+                                         itself calls dead only up to 15 s later
+    OutOfMemoryError                     Ray's memory monitor; it picks the worker that began last, not the largest
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from pipeline.domain.errors import FacemintError, QuarantinedError, UserError, WorkerStartError
+from pipeline.domain.errors import FacemintError, UserError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Worker
 from pipeline.domain.unit import Unit
-
-IN_FLIGHT = 2
-DEATHS_ALLOWED = 3
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class _Actor:
-    handle: Any
-    node: Any
-    """Reference to the id of the node it runs on."""
-    queue: deque[tuple[Any, Any]] = field(default_factory=deque)
-    """(reference, job) in the order in which the actor works them."""
-    since_s: float = 0.0
+from pipeline.execute.cluster import Loss, Lost, Raised
+from pipeline.execute.stop import Stop
+from pipeline.execute.workers import WorkersExecutor
+from pipeline.flow.quarantine import Quarantine
 
 
-class RayExecutor:
+class RayExecutor(WorkersExecutor):
     """Implements `ports.Executor` on a Ray cluster.
 
     Args:
         make_worker: builds a worker inside an actor's process; pickled to it.
-        workers: how many actors; None for one per CPU of the cluster.
-        address: a cluster's address; None starts Ray on this machine.
-        unit_limit_s: a unit running longer is taken back.
-        on_death: told (unit name, deaths so far) before a unit is issued again.
+        workers: how many actors; None for one per CPU of the cluster, also of nodes that join later.
+        address: a cluster's address; None starts Ray on this machine, or uses the one that runs in this process.
+        unit_limit_s: a unit running longer is taken back, as is a worker that takes longer to load.
+        quarantine: where deaths are written, and which units are left out.
+        stop: once asked, no unit is issued; those being worked are waited for.
     """
 
     def __init__(
         self,
         make_worker: Callable[[], Worker],
         *,
-        workers: int | None = None,
-        address: str | None = None,
-        unit_limit_s: float = 3600.0,
-        on_death: Callable[[str, int], None] | None = None,
+        workers: int | None,
+        address: str | None,
+        unit_limit_s: float,
+        quarantine: Quarantine,
+        stop: Stop,
     ) -> None:
         """Keep the settings; Ray starts when a worker is first needed."""
-        self._make_worker = make_worker
-        self._wanted = workers
-        self._address = address
-        self._limit_s = unit_limit_s
-        self._on_death = on_death
-        self._actors: list[_Actor] = []
-        self._deaths: Counter[str] = Counter()
-        self._started_ray = False
+        cluster = RayCluster(make_worker, address)
+        super().__init__(cluster, workers=workers, unit_limit_s=unit_limit_s, quarantine=quarantine, stop=stop)
 
-    def device_kinds(self) -> set[str]:
-        """Return the device kinds of the actors."""
+
+class RayCluster:
+    """Implements `cluster.Cluster`: a worker is an actor, a call an object reference."""
+
+    def __init__(self, make_worker: Callable[[], Worker], address: str | None) -> None:
+        """Keep what to run and where."""
+        self._make_worker = make_worker
+        self._address = address
+        self._started = False
+
+    def open(self) -> None:
+        """Start Ray here, or join the cluster at the address, where this process has none yet."""
         import ray
 
-        self._start()
+        if ray.is_initialized():
+            return
+        _quiet_environment()
+        # one thread per worker: two OpenMP teams on shared cores are many times slower, and change summation order;
+        # said for the job, not per actor, so that Ray can use the processes that it starts ahead
+        env = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}}
+        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": env}
+        if self._address is None:
+            options |= {"include_dashboard": False, "num_cpus": os.cpu_count() or 1}
+        before = signal.getsignal(signal.SIGTERM)
+        self._started = True
         try:
-            return set(ray.get([a.handle.device_kind.remote() for a in self._actors]))
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from None
-        except ray.exceptions.RayActorError as error:
-            raise WorkerStartError(
-                f"a worker died while it started ({str(error).splitlines()[0]}); "
-                "look at memory and Ray's logs on its node, then run the command again"
+            ray.init(address=self._address or "local", **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"compute.address: no Ray cluster at {self._address!r} ({error}); give the address of a running "
+                "cluster, or leave it out to start Ray on this machine"
             ) from None
-
-    def run(self, units: Sequence[Unit]) -> Iterator[Receipt]:
-        """Yield receipts as they come; units that killed three workers are named at the end.
-
-        Raises:
-            QuarantinedError: after every other unit is done.
-        """
-        yield from self._map(units, "work", lambda unit: unit.name)
-
-    def audit(self, unit_names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Yield findings as they come."""
-        yield from self._map(unit_names, "audit", lambda name: name)
+        finally:
+            # Ray puts its own handler in place of ours; SIGTERM would then end a run without draining it
+            if threading.current_thread() is threading.main_thread() and callable(before):
+                signal.signal(signal.SIGTERM, before)
 
     def close(self) -> None:
-        """Stop the actors, and Ray where this executor started it."""
-        if not self._actors and not self._started_ray:
+        """Stop Ray where `open` started it."""
+        if not self._started:
             return
         import ray
 
-        for actor in self._actors:
-            ray.kill(actor.handle)
-        self._actors.clear()
-        if self._started_ray:
-            ray.shutdown()
-            self._started_ray = False
+        ray.shutdown()
+        self._started = False
 
-    def _map(self, jobs: Sequence[T], method: str, name_of: Callable[[T], str]) -> Iterator[Any]:
+    def cpus(self) -> float:
+        """Return the CPUs of the living nodes."""
         import ray
 
-        self._start()
-        waiting = deque(jobs)
-        quarantined: list[str] = []
-        while waiting or any(a.queue for a in self._actors):
-            for actor in self._actors:
-                while waiting and len(actor.queue) < IN_FLIGHT and self._fair(actor, waiting):
-                    job = waiting.popleft()
-                    if not actor.queue:
-                        actor.since_s = time.monotonic()
-                    actor.queue.append((getattr(actor.handle, method).remote(job), job))
-            refs = [a.queue[0][0] for a in self._actors if a.queue]
-            ready, _ = ray.wait(refs, num_returns=1, timeout=5.0)
-            for actor in list(self._actors):
-                if not actor.queue:
-                    continue
-                if actor.queue[0][0] in ready:
-                    ref, job = actor.queue[0]
-                    try:
-                        outcome = ray.get(ref)
-                    except ray.exceptions.RayTaskError as error:
-                        raise _cause(error) from None
-                    except ray.exceptions.RayActorError as error:
-                        self._bury(actor, waiting, quarantined, name_of, str(error))
-                        continue
-                    actor.queue.popleft()
-                    actor.since_s = time.monotonic()
-                    yield outcome
-                elif time.monotonic() - actor.since_s > self._limit_s:
-                    ray.kill(actor.handle)
-                    self._bury(actor, waiting, quarantined, name_of, f"no result in {self._limit_s:.0f} s")
-        if quarantined:
-            raise QuarantinedError(
-                f"{len(quarantined)} units are quarantined after {DEATHS_ALLOWED} worker deaths each: "
-                f"{', '.join(sorted(quarantined))}; every other unit is done; mend the cause and run the command again"
-            )
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return resources.get("CPU", 0.0)
 
-    def _fair(self, actor: _Actor, waiting: deque[T]) -> bool:
-        """Keep the last jobs for idle actors: a second job in flight would wait while another actor has none."""
-        return not actor.queue or len(waiting) >= len(self._actors)
-
-    def _bury(
-        self, actor: _Actor, waiting: deque[T], quarantined: list[str], name_of: Callable[[T], str], why: str
-    ) -> None:
-        """Replace a dead actor and put its jobs back; the one it was working on bears the death, if its node lives."""
-        self._actors.remove(actor)
-        jobs = [job for _, job in actor.queue]
-        if jobs and _on_living_node(actor):
-            name = name_of(jobs[0])
-            self._deaths[name] += 1
-            if self._on_death is not None:
-                self._on_death(name, self._deaths[name])
-            logging.getLogger("facemint").warning("worker died on %s (%d): %s", name, self._deaths[name], why[:200])
-            if self._deaths[name] >= DEATHS_ALLOWED:
-                quarantined.append(name)
-                jobs = jobs[1:]
-        waiting.extendleft(reversed(jobs))
-        self._actors.append(self._new_actor())
-
-    def _start(self) -> None:
-        if self._actors:
-            return
+    def hire(self, workers: int | None) -> Any:
+        """Create an actor. It books a CPU of somebody's cluster; on this machine as many share one as are asked for."""
         import ray
 
-        if not ray.is_initialized():
-            _quiet_environment()
-            # one thread per worker: two OpenMP teams on shared cores are many times slower, and change summation order;
-            # said for the job, not per actor, so that Ray can use the processes that it starts ahead
-            env = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}}
-            options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": env}
-            if self._address is None:
-                options |= {"include_dashboard": False, "num_cpus": max(self._wanted or 0, os.cpu_count() or 1)}
-            try:
-                ray.init(address=self._address or "local", **options)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UserError(
-                    f"compute.address: no Ray cluster at {self._address!r} ({error}); give the address of a running "
-                    "cluster, or leave it out to start Ray on this machine"
-                ) from None
-            self._started_ray = True
-        self._actors = [self._new_actor() for _ in range(self._wanted or max(1, int(_cluster_cpus())))]
+        shared_by = 1 if self._address or not workers else math.ceil(workers / max(1.0, self.cpus()))
+        remote = ray.remote(num_cpus=1.0 / shared_by, max_restarts=0, max_task_retries=0)
+        return remote(_RayWorker).remote(self._make_worker)
 
-    def _new_actor(self) -> _Actor:
+    def call(self, handle: Any, method: str, *args: Any) -> Any:
+        """Call an actor's method."""
+        return getattr(handle, method).remote(*args)
+
+    def answered(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
+        """Return what is there, waiting for the first at most so long."""
         import ray
 
-        # `num_cpus=1` books a core; where more workers than cores are asked for, they share
-        cpus = _cluster_cpus()
-        share = min(1.0, cpus / max(1, self._wanted or int(cpus)))
-        remote = ray.remote(num_cpus=share, max_restarts=0, max_task_retries=0)
-        handle: Any = remote(_RayWorker).remote(self._make_worker)
-        return _Actor(handle, handle.node.remote(), since_s=time.monotonic())
+        ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+        if ready and len(calls) > 1:
+            # Ray stops at the number asked for, however many are there
+            ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return list(ready)
+
+    def answer(self, call: Any, node: str | None) -> Any:
+        """Return a result, an error of ours, or what became of the actor; an error of nobody's is raised."""
+        import ray
+
+        told = ray.exceptions
+        try:
+            return ray.get(call)
+        except told.RayTaskError as error:
+            if isinstance(error.cause, FacemintError):
+                return Raised(error.cause)
+            raise
+        except told.OutOfMemoryError as error:
+            return Lost(Loss.MEMORY, _gist(error))
+        except told.ActorDiedError as error:
+            # where the actor had not said yet where it is, Ray's words are all there is
+            node_lost = error.preempted or "its node has died" in str(error) or (node is not None and not _lives(node))
+            return Lost(Loss.NODE if node_lost else Loss.PROCESS, _gist(error))
+        except (told.RayActorError, told.NodeDiedError, told.ObjectLostError) as error:
+            return Lost(Loss.NODE, _gist(error))
+
+    def dismiss(self, handle: Any) -> None:
+        """Kill an actor; one whose cluster is gone is gone with it."""
+        import ray
+
+        if ray.is_initialized():
+            ray.kill(handle)
 
 
 class _RayWorker:
     """The actor: a worker behind Ray's calling convention.
 
-    The worker is made at the first call, not in the constructor: an error of ours then arrives as itself, instead of
-    as the death of an actor.
+    The worker is made by a call, not in the constructor: an error of ours then arrives as itself, instead of as the
+    death of an actor.
     """
 
     def __init__(self, make_worker: Callable[[], Worker]) -> None:
         self._make_worker = make_worker
         self._worker: Worker | None = None
 
-    def node(self) -> str:
+    def where(self) -> dict[str, Any]:
         import ray
 
-        return str(ray.get_runtime_context().get_node_id())
+        return {"node": str(ray.get_runtime_context().get_node_id()), "host": socket.gethostname(), "pid": os.getpid()}
 
-    def device_kind(self) -> str:
-        return self._started().device_kind()
-
-    def work(self, unit: Unit) -> Receipt:
-        return self._started().work(unit)
-
-    def audit(self, unit_name: str) -> Mapping[str, Any]:
-        return self._started().audit(unit_name)
-
-    def _started(self) -> Worker:
+    def hello(self) -> str:
         if self._worker is None:
             self._worker = self._make_worker()
-        return self._worker
+        return self._worker.device_kind()
+
+    def work(self, unit: Unit) -> Receipt:
+        assert self._worker is not None
+        return self._worker.work(unit)
 
 
 def _quiet_environment() -> None:
@@ -241,27 +192,16 @@ def _quiet_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def _cluster_cpus() -> float:
+def _lives(node: str) -> bool:
+    """Return whether the cluster counts a node as alive."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources.get("CPU", 1.0)
-
-
-def _on_living_node(actor: _Actor) -> bool:
-    """Return whether a dead actor's node is alive: only then was the death the work's own."""
-    import ray
-
-    try:
-        node = ray.get(actor.node, timeout=1.0)
-    except ray.exceptions.RayError:
-        # it died before it could say where it was: its constructor is at fault, not a node
-        return True
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return any(n["NodeID"] == node and n["Alive"] for n in nodes)
 
 
-def _cause(error: Any) -> Exception:
-    """Return our own error where a task raised one, else Ray's, which holds the worker's traceback."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, FacemintError) else error
+def _gist(error: Exception) -> str:
+    """Return the line of a message of Ray's that tells the cause, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = next((line for line in lines if " because " in line or "were killed" in line), lines[0])
+    return told.partition("Worker exit detail: ")[2][:160] or told[:160]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 from pipeline.domain.errors import InterruptedRunError
@@ -17,25 +16,27 @@ GRACE_S = 14.0
 
 @dataclass(slots=True)
 class Stop:
-    """Whether somebody asked the run to end. Executors issue no new unit once it is asked, and end what is in flight."""
+    """Whether somebody asked the run to end. Once it is asked, executors issue no new unit and end what is
+    in flight.
 
-    _event: threading.Event = field(default_factory=threading.Event)
-    _signum: int = signal.SIGTERM
+    Plain values and no lock: a signal handler that interrupts another would wait for ever for a lock of its own thread.
+    """
 
-    @property
-    def asked(self) -> bool:
-        """Return whether the run shall end."""
-        return self._event.is_set()
+    asked: bool = False
+    """Whether the run shall end."""
+    overdue: bool = False
+    """Whether the grace is over too, and nothing is waited for any more."""
+    signum: int = signal.SIGTERM
 
     def ask(self, signum: int = signal.SIGTERM) -> None:
         """Ask the run to end."""
-        self._signum = signum
-        self._event.set()
+        self.signum = signum
+        self.asked = True
 
     def check(self) -> None:
         """Raise InterruptedRunError where the run shall end; called between units, when nothing is in flight."""
         if self.asked:
-            raise InterruptedRunError(self._signum)
+            raise InterruptedRunError(self.signum)
 
 
 @contextmanager
@@ -48,11 +49,14 @@ def on_signals(stop: Stop, grace_s: float = GRACE_S) -> Iterator[Stop]:
 
     def asked(signum: int, _frame: FrameType | None) -> None:
         if stop.asked:
+            stop.overdue = True
             raise InterruptedRunError(signum)
         stop.ask(signum)
         signal.setitimer(signal.ITIMER_REAL, grace_s)
 
     def over(_signum: int, _frame: FrameType | None) -> None:
+        # noted too: an error raised while foreign code runs may be swallowed there
+        stop.overdue = True
         stop.check()
 
     handlers = {signal.SIGINT: asked, signal.SIGTERM: asked, signal.SIGALRM: over}

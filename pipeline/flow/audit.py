@@ -17,57 +17,90 @@ import numpy.typing as npt
 from pipeline.domain.balance import Targets, adjusted_shares, confusion_of_cells, wilson_interval
 from pipeline.domain.calibration import Calibration, equal_error_rate
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import Counts, receipt_path, segment_path, sha256_hex
-from pipeline.domain.records import Cell, Float32, unit_rows
-from pipeline.domain.unit import Stage
-from pipeline.flow.commit import read_receipt
+from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path, segment_path
+from pipeline.domain.ports import ModelCard
+from pipeline.domain.records import Audited, Cell, Float32, UInt8, unit_rows
+from pipeline.domain.unit import Stage, Unit
+from pipeline.flow.commit import commit, read_receipt, receipt_of, stored_sha256
 from pipeline.flow.parts import Parts, embed_fixed
 
+READ_TOGETHER = 256
+"""Images decoded at once: bounds memory, and changes nothing, as the auditor sees full batches either way."""
 
-def audit_unit(unit_name: str, parts: Parts) -> dict[str, Any]:
-    """Re-read one committed unit; return its keys with judge and auditor embeddings of the accepted images.
 
-    An enrol unit has no images: its rows are counted, and the findings are empty.
+def plan_audit(known: Mapping[str, Receipt], auditor: ModelCard) -> list[Unit]:
+    """Return a unit for every committed unit of enrolment and making.
+
+    What an earlier version's audit has seen has its receipt already, so only what is new, or what another auditor
+    read, is read again.
+    """
+    reader = f"{auditor.sha256}-{auditor.epoch}"
+    audited = [r for _, r in sorted(known.items()) if r.unit["stage"] in (Stage.ENROL.value, Stage.MAKE.value)]
+    return [
+        Unit(Stage.AUDIT, r.unit["generation"], r.unit["index"], r.unit["round"], of=r.name, reader=reader)
+        for r in audited
+    ]
+
+
+def audit_unit(unit: Unit, parts: Parts) -> Receipt:
+    """Re-read one committed unit, write where its images lie and how the auditor sees them, commit.
+
+    An enrol unit has no images: its file is hashed and its rows are counted.
 
     Raises:
         StoreError: a file is altered, an image does not decode, or the rows do not add up.
     """
-    receipt = read_receipt(parts.store, receipt_path(unit_name))
-    for entry in receipt.files:
-        if sha256_hex(parts.store.get(entry.path)) != entry.sha256:
+    started_s = parts.clock.now_s()
+    made = read_receipt(parts.store, receipt_path(unit.of))
+    for entry in made.files:
+        if parts.store.size(entry.path) != entry.bytes or stored_sha256(parts.store, entry) != entry.sha256:
             raise StoreError(
-                f"{entry.path}: its bytes are not those of its receipt; restore it from a copy, or delete "
-                f"{receipt.path} to have its unit made again"
+                f"{entry.path}: its bytes are not those of its receipt; run again with --deep to have its unit, and "
+                "it alone, made again, or restore the file from a copy"
             )
-    rows = parts.segments.read_rows(parts.store, unit_name)
-    images = receipt.unit["stage"] == Stage.MAKE.value
-    counts = Counts.of((r["accepted"], images and r["off_target"], tuple(r["reasons"])) for r in rows)
-    if counts != receipt.counts:
-        raise StoreError(f"{unit_name}: the rows count {counts.to_dict()}, the receipt says {receipt.counts.to_dict()}")
-    if not images:
-        return {"unit": unit_name, "keys": [], "places": {}}
-    places = parts.segments.locate(parts.store, unit_name)
-    accepted = [r for r in rows if r["accepted"]]
-    if set(places) != {r["key"] for r in accepted} or len({r["key"] for r in rows}) != len(rows):
-        raise StoreError(f"{unit_name}: stored images and accepted rows differ, or a key appears twice")
-    faces = []
-    for row in accepted:
-        offset, length = places[row["key"]]
-        data = parts.store.get_range(segment_path(unit_name, "tar"), offset, length)
-        try:
-            faces.append(parts.codec.decode(data))
-        except ValueError as error:
-            raise StoreError(f"{unit_name}: image {row['key']} does not decode: {error}") from None
-    empty = np.empty((0, 0), np.float32)
-    auditor = embed_fixed(parts.auditor, np.stack(faces), parts.auditor_batch) if faces else empty
-    judge = np.stack([r["embedding"] for r in accepted]) if accepted else empty
-    return {
-        "unit": unit_name,
-        "keys": [r["key"] for r in accepted],
-        "places": {k: list(v) for k, v in places.items()},
-        "judge": judge,
-        "auditor": auditor,
-    }
+    images = made.unit["stage"] == Stage.MAKE.value
+    columns = parts.segments.read_columns(
+        parts.store, unit.of, ["accepted", "reasons", *(("off_target", "key") if images else ())]
+    )
+    off_target = columns["off_target"] if images else np.zeros(len(columns["accepted"]), bool)
+    outcomes = zip(columns["accepted"].tolist(), off_target.tolist(), columns["reasons"], strict=True)
+    counts = Counts.of((kept, missed, tuple(reasons)) for kept, missed, reasons in outcomes)
+    if counts != made.counts:
+        raise StoreError(f"{unit.of}: the rows count {counts.to_dict()}, the receipt says {made.counts.to_dict()}")
+    files: tuple[FileEntry, ...] = ()
+    if images:
+        files = (parts.segments.write_audit(parts.store, unit.of, _reread(unit.of, parts, columns)),)
+    receipt = receipt_of(unit, parts, Counts(counts.accepted, counts.accepted, 0, {}), files, started_s)
+    commit(parts, receipt)
+    return receipt
+
+
+def _reread(name: str, parts: Parts, columns: Mapping[str, Any]) -> Audited:
+    """Return the places of a make unit's images and the auditor's embeddings, each image decoded from its tar."""
+    places = parts.segments.locate(parts.store, name)
+    keys = [k for k, kept in zip(columns["key"], columns["accepted"], strict=True) if kept]
+    if set(places) != set(keys) or len(set(columns["key"])) != len(columns["key"]):
+        raise StoreError(f"{name}: stored images and accepted rows differ, or a key appears twice")
+    tar = parts.store.get(segment_path(name, "tar"))
+    block = parts.auditor_batch * max(1, READ_TOGETHER // parts.auditor_batch)
+    emb = []
+    for start in range(0, len(keys), block):
+        faces = [_decoded(name, key, tar, places[key], parts) for key in keys[start : start + block]]
+        emb.append(embed_fixed(parts.auditor, np.stack(faces), parts.auditor_batch))
+    return Audited(
+        keys=tuple(keys),
+        offset_N=np.array([places[k][0] for k in keys], np.int64),
+        length_N=np.array([places[k][1] for k in keys], np.int64),
+        auditor_NE=np.concatenate(emb) if emb else np.empty((0, 0), np.float32),
+    )
+
+
+def _decoded(name: str, key: str, tar: bytes, place: tuple[int, int], parts: Parts) -> UInt8:
+    offset, length = place
+    try:
+        return parts.codec.decode(tar[offset : offset + length])
+    except ValueError as error:
+        raise StoreError(f"{name}: image {key} does not decode: {error}") from None
 
 
 def similarity_figures(emb_NE: Float32, labels_N: npt.NDArray[np.int64], calibration: Calibration) -> dict[str, Any]:

@@ -1,27 +1,49 @@
 """Bytes first, receipt last: the one place where a unit's outcome becomes true.
 
 A commit has three outcomes with three meanings: the receipt was created; it existed with equal content (a retry, or
-a worker thought dead that was not: no harm); it existed with other content (the digest promise is broken somewhere:
-an error, never a silent overwrite).
+a worker thought dead that was not: no harm); or nobody knows, because the store failed: the error goes up, and the next
+run finds out. A receipt with *other* content is none of these: the digest promise is broken somewhere, and the run
+ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pipeline.domain.errors import PlanMismatchError, StoreError
-from pipeline.domain.manifest import Counts, FileEntry, Receipt
+from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.domain.ports import Store
 from pipeline.domain.unit import Unit
 from pipeline.flow.parts import Parts
 
+HASH_BLOCK_bytes = 8 << 20
+_FILES = ("segments/", "audits/", "enrolled/")
+
 
 class Commit(Enum):
-    """How a commit ended."""
+    """How a commit ended, where it is known."""
 
     COMMITTED = auto()
     ALREADY_COMMITTED = auto()
+
+
+def enrolled_path(generation: int) -> str:
+    """Return where the identities enrolled in a generation lie."""
+    return f"enrolled/g{generation}.parquet"
+
+
+def enrolled_paths(store: Store, generation: int) -> list[str]:
+    """Return the files of everybody enrolled before a generation, oldest first; one that enrolled nobody has none."""
+    found = set(store.list("enrolled/"))
+    return [path for g in range(generation) if (path := enrolled_path(g)) in found]
+
+
+def enrolled_receipt_name(generation: int) -> str:
+    """Return the name of the receipt that closes a generation's enrolment."""
+    return f"enrolled-g{generation}"
 
 
 def receipt_of(unit: Unit, parts: Parts, counts: Counts, files: Sequence[FileEntry], started_s: float) -> Receipt:
@@ -42,7 +64,7 @@ def commit(parts: Parts, receipt: Receipt) -> Commit:
     """Create the receipt; the segment's bytes are in the store already.
 
     Raises:
-        StoreError: another receipt with other content stands there.
+        StoreError: another receipt with other content stands there, or the store failed.
         LeaseHeldError: another run has taken the dataset over.
     """
     parts.guard()
@@ -60,44 +82,128 @@ def commit(parts: Parts, receipt: Receipt) -> Commit:
 
 def read_receipt(store: Store, path: str) -> Receipt:
     """Return a stored receipt; raises StoreError, naming the file, where its bytes are no receipt."""
-    try:
-        return Receipt.from_json(store.get(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path}: not a receipt ({type(error).__name__}); delete it to have its unit made again"
-        ) from None
+    return _parsed(path, store.get(path))
 
 
 def receipts(store: Store, prefix: str = "") -> dict[str, Receipt]:
     """Return every receipt whose unit name starts with `prefix`, by unit name, from one listing."""
     paths = [p for p in store.list(f"receipts/{prefix}") if p.endswith(".json")]
-    found = (read_receipt(store, path) for path in paths)
-    return {r.name: r for r in found}
+    found = store.get_many(paths)
+    out = {}
+    for path in paths:
+        # one that went since the listing was taken back by another run of ours: as good as never there
+        if path in found:
+            receipt = _parsed(path, found[path])
+            out[receipt.name] = receipt
+    return out
 
 
-def remaining(units: Iterable[Unit], store: Store, done: dict[str, Receipt], fingerprint: str) -> list[Unit]:
-    """Return the units that still have to be worked: the whole of resume.
+def _parsed(path: str, data: bytes) -> Receipt:
+    try:
+        return Receipt.from_json(data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: not a receipt ({type(error).__name__}); restore it from a copy, or, where its generation is not "
+            "published, delete it to have its unit made again"
+        ) from None
 
-    A receipt counts only if it is about this very unit and each of its files is there with its size; otherwise its
-    receipt is removed and the unit is worked again.
 
-    Raises:
-        PlanMismatchError: a receipt was written under another fingerprint.
+def stored_sha256(store: Store, entry: FileEntry) -> str:
+    """Return the digest of a stored file's first `bytes` bytes, read in blocks; StoreError where it has fewer."""
+    digest = hashlib.sha256()
+    for offset in range(0, entry.bytes, HASH_BLOCK_bytes):
+        digest.update(store.get_range(entry.path, offset, min(HASH_BLOCK_bytes, entry.bytes - offset)))
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class Books:
+    """What a dataset has: its receipts, and the sizes of its files, each from one listing. All that resume needs.
+
+    Args:
+        store: the dataset.
+        fingerprint: of this run; receipts of another are refused.
+        deep: hash every file that a receipt names once, instead of comparing sizes.
+        refuted: told of every receipt that was found without its bytes.
     """
-    out = []
-    for unit in units:
-        receipt = done.get(unit.name)
+
+    store: Store
+    fingerprint: str
+    deep: bool = False
+    refuted: Callable[[str, str], None] = lambda _name, _why: None
+    known: dict[str, Receipt] = field(default_factory=dict)
+    dropped: dict[str, Receipt] = field(default_factory=dict)
+    """Receipts that were taken back because their bytes are missing or altered."""
+    _sizes: dict[str, int] = field(default_factory=dict)
+    _checked: set[str] = field(default_factory=set)
+
+    def open(self) -> Books:
+        """Read receipts and sizes; return itself."""
+        self.known = receipts(self.store)
+        self._sizes = {e.path: e.bytes for prefix in _FILES for e in self.store.entries(prefix)}
+        return self
+
+    def add(self, receipt: Receipt) -> None:
+        """Take note of a receipt that was committed in this run."""
+        self.known[receipt.name] = receipt
+        self.dropped.pop(receipt.name, None)
+        self._checked.add(receipt.name)
+
+    def has(self, name: str) -> bool:
+        """Return whether a receipt stands with its bytes; one that stands without them is removed.
+
+        Raises:
+            PlanMismatchError: it was written under another fingerprint.
+        """
+        receipt = self.known.get(name)
         if receipt is None:
-            out.append(unit)
-            continue
-        if receipt.fingerprint != fingerprint:
+            return False
+        if receipt.fingerprint != self.fingerprint:
             raise PlanMismatchError(
                 f"{receipt.path} was made under fingerprint {receipt.fingerprint[:12]}, this recipe has "
-                f"{fingerprint[:12]}; use another --out, or the recipe that the dataset was made with"
+                f"{self.fingerprint[:12]}; use another --out, or the recipe that the dataset was made with"
             )
-        whole = receipt.unit == unit.to_dict() and all(store.size(f.path) == f.bytes for f in receipt.files)
-        if not whole:
-            store.delete(receipt.path)
-            done.pop(unit.name)
-            out.append(unit)
-    return out
+        if name in self._checked:
+            return True
+        problem = next((p for f in receipt.files if (p := self._problem(f))), None)
+        if problem:
+            self.drop(name, problem)
+            return False
+        self._checked.add(name)
+        return True
+
+    def drop(self, name: str, why: str) -> None:
+        """Remove a receipt that does not hold, so that its unit, and it alone, is worked again."""
+        self.store.delete(receipt_path(name))
+        receipt = self.known.pop(name, None)
+        if receipt is not None:
+            self.dropped[name] = receipt
+        self._checked.discard(name)
+        self.refuted(name, why)
+
+    def remaining(self, units: Iterable[Unit]) -> list[Unit]:
+        """Return the units that still have to be worked: the whole of resume.
+
+        A receipt counts only if it is about this very unit and its files are there.
+        """
+        out = []
+        for unit in units:
+            if self.has(unit.name) and self.known[unit.name].unit != unit.to_dict():
+                self.drop(unit.name, "it is about another unit")
+            if not self.has(unit.name):
+                out.append(unit)
+        return out
+
+    def lost(self) -> list[str]:
+        """Return the names of receipts whose files are missing or altered, taking them back."""
+        return [name for name in sorted(self.known) if not self.has(name)]
+
+    def _problem(self, entry: FileEntry) -> str | None:
+        size = self._sizes.get(entry.path)
+        if size is None:
+            return f"{entry.path} is missing"
+        if size != entry.bytes:
+            return f"{entry.path} has {size} bytes instead of {entry.bytes}"
+        if self.deep and stored_sha256(self.store, entry) != entry.sha256:
+            return f"{entry.path} is altered"
+        return None

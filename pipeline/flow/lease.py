@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.domain.errors import LeaseHeldError
@@ -77,9 +78,10 @@ def acquire(
         standing = _read(store, f"{PREFIX}{newest:06d}.json")
         left_s, who = standing["expires_s"] - clock.now_s(), standing["holder"]
         if left_s > 0 and not is_dead(who):
+            until = datetime.fromtimestamp(standing["expires_s"], UTC).strftime("%H:%M:%S")
             raise LeaseHeldError(
                 f"{store.uri}: run {who.get('run')} on {who.get('host')} (process {who.get('pid')}) holds this dataset "
-                f"for at least {left_s:.0f} s more; wait for it, or stop it"
+                f"until {until} UTC, {left_s:.0f} s from now, and renews that while it lives; wait for it, or stop it"
             )
     lease = Lease(store, clock, newest + 1, dict(holder))
     if not store.put_if_absent(lease.path, _body(holder, clock.now_s() + DURATION_S)):

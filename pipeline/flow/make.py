@@ -1,19 +1,22 @@
 """The make unit: images of enrolled identities, tried until every slot is filled or its attempts are used up.
 
 Everything runs in one order fixed by the plan. Generation of the next batch overlaps with encoding, measuring and
-judging of the last; `unit.lookahead` fixes which verdicts a batch may know, so the overlap never changes a choice.
+judging of the last; `unit.lookahead` fixes which verdicts a batch may know, so the overlap never changes a choice, nor
+does having fewer batches in flight, by choice or because the device has no room for more.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.domain.conditions import slot_conditions
+from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.ports import Filter
 from pipeline.domain.records import Candidate, Conditions, Float32, Identity, UInt8
@@ -21,7 +24,7 @@ from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Unit
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.judge import Templates, judge, samples_of
-from pipeline.flow.parts import Parts, embed_fixed, measure_fixed, padded
+from pipeline.flow.parts import Parts, embed_fixed, measure_fixed, padded, within_device_memory
 from pipeline.flow.window import Outcome, Try, Window
 
 Judged = list[tuple[Candidate, Outcome]]
@@ -52,22 +55,33 @@ def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receip
     return receipt
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch that is being judged, and how to judge it again."""
+
+    future: Future[Judged]
+    job: Callable[[], Judged]
+
+
 @dataclass(slots=True)
 class _Maker:
     unit: Unit
     parts: Parts
     enrolled: dict[int, Identity]
     batches: int = 0
+    _alone: bool = False
+    """Whether the device has room for one batch at a time only."""
     _made: int = 0
     _held: dict[int, list[Candidate]] = field(default_factory=dict)
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield every candidate, identity by identity as they close, each identity's in the order they were made."""
         recipe, parts = self.parts.recipe, self.parts
-        window = Window(self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window)
+        grows = self.unit.slots[0] > 0
+        window = Window(self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window, persistent=grows)
         templates = Templates([self.enrolled[o] for o in sorted(self.enrolled)])
         filters = parts.filters(len(self.enrolled))
-        flying: deque[Future[Judged]] = deque()
+        flying: deque[_Flight] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="measure") as pool:
             while True:
                 # a batch that would not be full waits for verdicts first: fill is worth more than overlap
@@ -75,15 +89,45 @@ class _Maker:
                     len(flying) >= recipe.unit.lookahead
                     or window.available(parts.generator_batch) < parts.generator_batch
                 ):
-                    yield from self._settle(window, flying.popleft().result())
+                    yield from self._settle(window, self._judged(flying))
                 tries = window.take(parts.generator_batch)
                 if not tries and not flying:
                     return
                 if not tries:
                     continue
-                faces, conditions = self._generate(tries)
-                flying.append(pool.submit(self._judge, tries, conditions, faces, self._made, templates, filters))
+                self._wait(flying, recipe.compute.in_flight - 1 if recipe.compute.in_flight else len(flying))
+                faces, conditions = self._generated(tries, flying)
+                job = functools.partial(self._judge, tries, conditions, faces, self._made, templates, filters)
+                flying.append(_Flight(pool.submit(job), job))
                 self._made += len(tries)
+
+    def _wait(self, flying: deque[_Flight], at_most: int) -> None:
+        """Wait until at most so many batches are being judged. Their verdicts are not looked at: that has its time."""
+        for flight in list(flying)[: max(0, len(flying) - at_most)]:
+            flight.future.exception()
+
+    def _judged(self, flying: deque[_Flight]) -> Judged:
+        """Return the oldest batch's verdicts; where the device had no room for them, judge it again, alone."""
+        flight = flying.popleft()
+        try:
+            return flight.future.result()
+        except DeviceMemoryError:
+            self._alone = True
+            self._wait(flying, 0)
+            return flight.job()
+
+    def _generated(self, tries: list[Try], flying: deque[_Flight]) -> tuple[UInt8, list[Conditions]]:
+        """Generate a batch; where the device has no room, alone, once every batch in flight is judged."""
+        if self._alone:
+            self._wait(flying, 0)
+        try:
+            return self._generate(tries)
+        except DeviceMemoryError:
+            if self._alone:
+                raise
+            self._alone = True
+            self._wait(flying, 0)
+            return self._generate(tries)
 
     def _generate(self, tries: list[Try]) -> tuple[UInt8, list[Conditions]]:
         parts, recipe = self.parts, self.parts.recipe
@@ -92,8 +136,9 @@ class _Maker:
             slot_conditions(recipe.conditions, recipe.seed, Stream.SAMPLE_CONDITION, t.identity, t.slot) for t in tries
         ]
         noise = [Key(recipe.seed, Stream.SAMPLE_NOISE, t.identity, t.slot, t.attempt) for t in tries]
+        faces = generate_fixed(parts, vectors, conditions, noise)
         self.batches += 1
-        return generate_fixed(parts, vectors, conditions, noise), list(conditions)
+        return faces, list(conditions)
 
     def _judge(
         self,
@@ -143,7 +188,8 @@ def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Condi
         part = slice(start, start + shape)
         asked = conditions[part]
         filled = [*asked] + [asked[0]] * (shape - len(asked))
-        made = parts.generator.generate(padded(vectors_ND[part], shape), filled, padded(drawn[part], shape))
+        with within_device_memory("generator.batch", shape):
+            made = parts.generator.generate(padded(vectors_ND[part], shape), filled, padded(drawn[part], shape))
         faces.append(made[: len(asked)])
     out: UInt8 = np.concatenate(faces)
     return out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.domain import ports
 from pipeline.domain.balance import Targets
-from pipeline.domain.errors import BadVectorError
+from pipeline.domain.errors import BadVectorError, DeviceMemoryError
 from pipeline.domain.fingerprint import Prints
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Float32, UInt8, require_unit_rows
@@ -46,6 +47,28 @@ class Parts:
     """Goes into the `run` part of receipts: token, host, device kind, versions."""
 
 
+@contextmanager
+def within_device_memory(knob: str, rows: int) -> Iterator[None]:
+    """Turn a model's lack of memory, however its library says so, into an error that the flow can act on.
+
+    Known by name, because the flow imports no model library: torch and JAX raise a RuntimeError of their own.
+
+    Raises:
+        DeviceMemoryError: the batch did not fit beside what else the device holds.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        known = ("out of memory", "can't allocate memory", "RESOURCE_EXHAUSTED")
+        if not isinstance(error, MemoryError) and not any(k.lower() in said.lower() for k in known):
+            raise
+        raise DeviceMemoryError(
+            f"{knob}: {rows} images at once do not fit into the memory of this device; lower {knob} (it is "
+            "fingerprinted: use another --out), or run on a device with more memory"
+        ) from error
+
+
 def embed_fixed(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> Float32:
     """Return embeddings of N faces, computed in batches of exactly `batch` rows.
 
@@ -53,7 +76,8 @@ def embed_fixed(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> 
         BadVectorError: a row came out NaN, infinite or not of unit length.
     """
     shape = batch if recogniser.card.row_independent else 1
-    rows = [recogniser.embed(block)[:count] for block, count in _blocks(faces_NHWC, shape)]
+    with within_device_memory("judge.batch", shape):
+        rows = [recogniser.embed(block)[:count] for block, count in _blocks(faces_NHWC, shape)]
     return require_unit_rows(np.concatenate(rows), f"embeddings of {recogniser.space.name}")
 
 
@@ -68,7 +92,8 @@ def measure_fixed(
     out: dict[str, npt.NDArray[np.float64]] = {}
     for measurer in measurers:
         shape = batch if measurer.card.row_independent else 1
-        parts = [(measurer.measure(block), count) for block, count in _blocks(faces_NHWC, shape)]
+        with within_device_memory("judge.batch", shape):
+            parts = [(measurer.measure(block), count) for block, count in _blocks(faces_NHWC, shape)]
         for name in measurer.names:
             values = np.concatenate([np.asarray(p[name], np.float64)[:count] for p, count in parts])
             if not np.isfinite(values).all():

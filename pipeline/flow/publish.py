@@ -3,78 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import (
-    FileEntry,
-    IndexRow,
-    Manifest,
-    Receipt,
-    manifest_path,
-    sha256_hex,
-    version_name,
-)
-from pipeline.domain.ports import SegmentWriter, Store
-from pipeline.domain.records import Identity
+from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, sha256_hex, version_name
+from pipeline.domain.records import Cell
+from pipeline.domain.unit import Stage
 from pipeline.flow.parts import Parts
+from pipeline.flow.past import Past, Step
 from pipeline.flow.rounds import Standing
+from pipeline.flow.versions import read_manifest
 
 
-def index_rows(
-    standing: Standing, identities: Mapping[int, Identity], places: Mapping[str, Mapping[str, Sequence[int]]]
-) -> list[IndexRow]:
-    """Return the index: dense labels in ordinal order, an identity's images in slot order.
+def index_rows(parts: Parts, past: Past, standing: Standing, cells: Mapping[int, Cell]) -> list[IndexRow]:
+    """Return the index: the parent's rows as they are, their identities' new images, and the new identities.
+
+    A label never changes: new identities come after the parent's, in ordinal order.
 
     Args:
-        standing: which identities are filled, by which images.
-        identities: enrolled identities by ordinal.
-        places: unit name -> key -> (offset, length) of the image in the unit's tar.
+        parts: the ports; the audits of the units are read.
+        past: what is published.
+        standing: who is filled, by which units.
+        cells: ordinal -> cell.
     """
-    rows = []
-    for label, ordinal in enumerate(sorted(standing.filled)):
-        unit = standing.unit_of[ordinal]
-        for _, key in sorted(standing.images[ordinal].items()):
-            offset, length = places[unit][key]
-            cell = str(identities[ordinal].cell)
-            rows.append(IndexRow(label, key, ordinal, cell, unit, offset, length))
-    return rows
+    labels = dict(past.labels or {})
+    grown = {o for o in labels if o in standing.unit_of and o not in standing.withdrawn}
+    labels |= {ordinal: label for label, ordinal in enumerate(sorted(standing.filled), start=len(labels))}
+    wanted = grown | set(standing.filled)
+    rows = list(past.rows)
+    for unit in sorted({standing.unit_of[o] for o in wanted}):
+        columns = parts.segments.read_columns(parts.store, unit, ["key", "identity", "accepted"])
+        found = parts.segments.read_audit(parts.store, unit)
+        places = dict(zip(found.keys, zip(found.offset_N.tolist(), found.length_N.tolist(), strict=True), strict=True))
+        for n in np.flatnonzero(columns["accepted"]):
+            ordinal = int(columns["identity"][n])
+            if ordinal in wanted and standing.unit_of[ordinal] == unit:
+                key = columns["key"][n]
+                rows.append(IndexRow(labels[ordinal], key, ordinal, str(cells[ordinal]), unit, *places[key]))
+    return sorted(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the manifest says beside the files: `counts`, `figures` and `models`, each JSON-ready."""
+
+    counts: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    models: Mapping[str, Any]
 
 
 def publish(
     parts: Parts,
+    step: Step,
     rows: Sequence[IndexRow],
-    receipts: Sequence[Receipt],
-    about: Mapping[str, Any],
+    known: Mapping[str, Receipt],
+    about: About,
     documents: Callable[[Manifest], Mapping[str, bytes]],
 ) -> Manifest:
     """Write index and documents, then create the manifest; return it.
 
     Args:
         parts: the ports.
+        step: the generation that is published, and the version it grew from.
         rows: the index.
-        receipts: every receipt of the dataset; their segments are what the version stands on.
-        about: `counts`, `figures`, `models` for the manifest.
+        known: every receipt of the dataset; the segments of enrolment and making are what the version stands on.
+        about: what else the manifest says.
         documents: the version without documents -> file name -> bytes of its card, contact sheet and the like.
 
     Raises:
         StoreError: another manifest of this version with other content exists.
+        LeaseHeldError: another run has taken the dataset over.
     """
-    version = version_name(1)
+    version = _next_version(step)
     index = parts.segments.write_index(parts.store, version, rows)
-    files = tuple(sorted([index, *(f for r in receipts for f in r.files)]))
+    held = (r for r in known.values() if r.unit["stage"] in (Stage.ENROL.value, Stage.MAKE.value))
+    files = tuple(sorted([index, *(f for r in held for f in r.files)]))
     bare = Manifest(
         version=version,
-        parent=None,
+        parent=step.parent.version if step.parent else None,
+        parent_digest=step.parent.digest if step.parent else None,
+        generation=step.number,
         name=parts.recipe.name,
         fingerprint=parts.prints.fingerprint,
         plan_digest=parts.prints.plan_digest,
         files=files,
         documents=(),
-        counts=about["counts"],
-        figures=about["figures"],
-        models=about["models"],
+        counts=about.counts,
+        figures=about.figures,
+        models=about.models,
         use=parts.recipe.use.model_dump(mode="json"),
     )
     entries = []
@@ -86,7 +105,7 @@ def publish(
     parts.guard()
     if not parts.store.put_if_absent(manifest.path, manifest.to_json()):
         standing = read_manifest(parts.store, version)
-        if standing.digest != manifest.digest:
+        if standing.digest != manifest.digest or standing.parent_digest != manifest.parent_digest:
             raise StoreError(
                 f"{manifest.path}: a manifest with digest {standing.digest[:12]} exists, this run made "
                 f"{manifest.digest[:12]}; verify the dataset, or write to another --out"
@@ -95,29 +114,8 @@ def publish(
     return manifest
 
 
-def versions(store: Store) -> list[str]:
-    """Return the published versions, oldest first."""
-    paths = [p for p in store.list("versions/") if p.endswith("/manifest.json")]
-    return sorted(p.split("/")[1] for p in paths)
-
-
-def read_manifest(store: Store, version: str) -> Manifest:
-    """Return a version's manifest; raises StoreError where its bytes are none."""
-    path = manifest_path(version)
-    try:
-        return Manifest.from_json(store.get(path))
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing; versions here: {', '.join(versions(store)) or 'none'}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: not a manifest ({type(error).__name__}); restore it from a copy") from None
-
-
-def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
-    """Return the index of a version; raises StoreError where it is not there."""
-    path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
-    if path is None:
-        raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
-    try:
-        return segments.read_index(store, path)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing; restore it from a copy") from None
+def _next_version(step: Step) -> str:
+    """Return the name of the version to publish: the parent's successor, so that no parent has two children."""
+    if step.published is not None:
+        return step.published.version
+    return version_name(int(step.parent.version.removeprefix("v")) + 1 if step.parent else 1)

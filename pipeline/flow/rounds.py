@@ -1,24 +1,49 @@
 """Rounds of making: who is worked on first, who filled, who gave way, and which reserve comes next.
 
 Rounds are barriers: what round r + 1 holds follows from the recipe, the enrolment and the receipts of rounds up to r.
+A generation's first round begins with the published identities that owe more images; they are never replaced, and
+whatever happens they keep the images that are published.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.domain.recipe import Recipe
-from pipeline.domain.records import Cell, Identity, template_of
+from pipeline.domain.records import Cell, Float32, Member, unit_rows
 from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage, Unit
 
-ROW_COLUMNS = ("key", "order", "identity", "slot", "attempt", "embedding", "accepted", "off_target", "reasons")
+HARVEST_COLUMNS = ("identity", "slot", "embedding", "accepted")
 """What the driver reads of a segment to close a round."""
+USED_UP, COLLIDES, QUARANTINED = "attempts_used_up", "made_template_collides", "unit_quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """What a make unit brought in, identity by identity.
+
+    Attributes:
+        unit: its name.
+        ordinals: whom it worked on.
+        owed: slots that each of them owed.
+        filled_N: int64, how many were filled.
+        template_NE: float32 unit rows of all accepted images, published ones included; NaN where there is no image.
+        grown: whether its identities are published already.
+    """
+
+    unit: str
+    ordinals: tuple[int, ...]
+    owed: int
+    filled_N: npt.NDArray[np.int64]
+    template_NE: Float32
+    grown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,91 +51,140 @@ class Standing:
     """Where making stands after some rounds.
 
     Attributes:
-        filled: ordinals whose every slot is filled and that collide with nobody, in order of precedence.
-        failed: ordinal -> why it will not be published.
+        filled: new ordinals whose every slot is filled and that collide with nobody, in order of precedence.
+        failed: new ordinal -> why it will not be published.
         open_cells: how many places each cell still has.
-        images: ordinal -> slot -> key of the image that fills it.
-        unit_of: ordinal -> name of the unit that made it.
+        unit_of: ordinal -> name of the unit that made its images of this generation.
+        short: published ordinal -> how many of its new slots stayed empty.
+        withdrawn: published ordinals whose new images would make them collide; they keep what they had.
     """
 
     filled: tuple[int, ...]
     failed: Mapping[int, str]
     open_cells: Mapping[Cell, int]
-    images: Mapping[int, Mapping[int, str]]
     unit_of: Mapping[int, str]
+    short: Mapping[int, int] = field(default_factory=dict)
+    withdrawn: frozenset[int] = frozenset()
 
 
-def first_choice(identities: Sequence[Identity], quota: Mapping[Cell, int]) -> list[int]:
-    """Return the ordinals that are worked on first: the lowest ranks of each cell, in ordinal order."""
-    return sorted(i.ordinal for i in identities if i.rank < quota.get(i.cell, 0))
-
-
-def plan_make_round(recipe: Recipe, round_number: int, first_unit: int, ordinals: Sequence[int]) -> list[Unit]:
+def plan_make_round(
+    recipe: Recipe, generation: int, round_number: int, first_unit: int, ordinals: Sequence[int], slots: tuple[int, int]
+) -> list[Unit]:
     """Return the make units of a round: ranges of its ordinals, all slots of an identity in one unit."""
     size = recipe.unit.identities
-    slots = (0, recipe.identities.images_per_identity)
     return [
-        Unit(Stage.MAKE, 0, first_unit + n, round_number, ordinals=tuple(ordinals[start : start + size]), slots=slots)
+        Unit(
+            Stage.MAKE, generation, first_unit + n, round_number,
+            ordinals=tuple(ordinals[start : start + size]), slots=slots,
+        )
         for n, start in enumerate(range(0, len(ordinals), size))
-    ]
+    ]  # fmt: skip
+
+
+def next_in_line(members: Sequence[Member], used: set[int], places: Mapping[Cell, int]) -> list[int]:
+    """Return who takes the open places: of each cell the lowest ranks that nobody worked on, in ordinal order."""
+    waiting: dict[Cell, list[Member]] = defaultdict(list)
+    for member in members:
+        if places.get(member.cell, 0) and member.ordinal not in used:
+            waiting[member.cell].append(member)
+    chosen = [m for cell, mine in waiting.items() for m in sorted(mine, key=lambda m: m.rank)[: places[cell]]]
+    return sorted(m.ordinal for m in chosen)
+
+
+def harvest(unit: Unit, columns: Mapping[str, Any], published_sums: Mapping[int, npt.NDArray[np.float64]]) -> Harvest:
+    """Return what a unit brought in.
+
+    Args:
+        unit: a make unit.
+        columns: its rows' HARVEST_COLUMNS.
+        published_sums: ordinal -> float64 sum of the published embeddings, of those that are published.
+    """
+    accepted = np.flatnonzero(columns["accepted"])
+    # slot by slot: the order in which embeddings are added is part of a template
+    accepted = accepted[np.lexsort((columns["slot"][accepted], columns["identity"][accepted]))]
+    owner, emb = columns["identity"][accepted], columns["embedding"][accepted]
+    filled, templates = [], []
+    for ordinal in unit.ordinals:
+        mine = emb[owner == ordinal].astype(np.float64)
+        filled.append(len(mine))
+        total = np.cumsum(mine, axis=0)[-1] if len(mine) else np.zeros(emb.shape[1])
+        total = total + published_sums[ordinal] if ordinal in published_sums else total
+        templates.append(
+            unit_rows(total[None], f"template of identity {ordinal}")[0] if total.any() else total * np.nan
+        )
+    return Harvest(
+        unit=unit.name,
+        ordinals=unit.ordinals,
+        owed=unit.slots[1] - unit.slots[0],
+        filled_N=np.array(filled, np.int64),
+        template_NE=np.array(templates, np.float32),
+        grown=unit.slots[0] > 0,
+    )
 
 
 def close_round(
-    recipe: Recipe,
-    identities: Mapping[int, Identity],
+    cells: Mapping[int, Cell],
     quota: Mapping[Cell, int],
-    units: Sequence[Unit],
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    harvests: Sequence[Harvest],
+    lost: Mapping[int, int],
+    published: tuple[Sequence[int], Float32],
     threshold_cos: float,
 ) -> Standing:
-    """Return where making stands, given every unit of the rounds so far and their segments' rows.
+    """Return where making stands, given every unit of the generation's rounds so far.
 
-    Templates of the accepted images are compared exhaustively: of a colliding pair the later by round, then ordinal,
-    gives way.
+    Templates of the accepted images are compared exhaustively: of a colliding pair the later by generation, round,
+    then ordinal gives way.
 
     Args:
-        recipe: the recipe.
-        identities: enrolled identities by ordinal.
-        quota: places per cell.
-        units: every make unit so far, in order.
-        rows: unit name -> its rows with ROW_COLUMNS.
+        cells: ordinal -> cell, of everybody enrolled.
+        quota: places per cell, in all.
+        harvests: what the units brought in, in the order of the plan.
+        lost: ordinal -> slots that a quarantined unit should have made for it.
+        published: ordinals in label order, and their templates (M, E).
         threshold_cos: the cosine at which two such templates collide.
     """
-    images: dict[int, dict[int, str]] = {}
-    templates = {}
-    unit_of = {}
-    failed: dict[int, str] = {}
-    order: list[int] = []
-    for unit in units:
-        by_identity: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in rows[unit.name]:
-            by_identity[row["identity"]].append(row)
-        for ordinal in unit.ordinals:
-            kept = sorted((r for r in by_identity[ordinal] if r["accepted"]), key=lambda r: r["slot"])
-            unit_of[ordinal] = unit.name
-            order.append(ordinal)
-            if len(kept) < recipe.identities.images_per_identity:
-                failed[ordinal] = "attempts_used_up"
-                continue
-            images[ordinal] = {r["slot"]: r["key"] for r in kept}
-            templates[ordinal] = template_of(np.stack([r["embedding"] for r in kept]))
-    full = [o for o in order if o not in failed]
+    before, templates_ME = list(published[0]), published[1].copy()
+    unit_of = {o: h.unit for h in harvests for o in h.ordinals}
+    short, withdrawn = _grow(before, templates_ME, [h for h in harvests if h.grown], threshold_cos)
+    failed = {o: QUARANTINED for o in lost if o not in before}
+    short |= {o: owed for o, owed in lost.items() if o in before}
+    full: list[int] = []
+    rows: list[Float32] = []
+    for brought in harvests:
+        for n, ordinal in enumerate(brought.ordinals if not brought.grown else ()):
+            if brought.filled_N[n] < brought.owed:
+                failed[ordinal] = USED_UP
+            else:
+                full.append(ordinal)
+                rows.append(brought.template_NE[n])
     if full:
-        outcome = separate(np.stack([templates[o] for o in full]), threshold_cos)
-        for ordinal, keeps in zip(full, outcome.kept_N, strict=True):
-            if not keeps:
-                failed[ordinal] = "made_template_collides"
+        kept = separate(np.stack(rows), threshold_cos, kept_before_ME=templates_ME if before else None).kept_N
+        failed |= {o: COLLIDES for o, keeps in zip(full, kept, strict=True) if not keeps}
     filled = [o for o in full if o not in failed]
-    count = Counter(identities[o].cell for o in filled)
+    count = Counter(cells[o] for o in [*before, *filled])
     open_cells = {c: n - count[c] for c, n in quota.items() if count[c] < n}
-    return Standing(tuple(filled), failed, open_cells, images, unit_of)
+    return Standing(tuple(filled), failed, open_cells, unit_of, short, frozenset(withdrawn))
 
 
-def replacements(identities: Sequence[Identity], worked: Sequence[int], open_cells: Mapping[Cell, int]) -> list[int]:
-    """Return the next unused reserves of the cells that have open places, in ordinal order."""
-    used = set(worked)
-    out = []
-    for cell, number in open_cells.items():
-        unused = [i for i in identities if i.cell == cell and i.ordinal not in used]
-        out += [i.ordinal for i in sorted(unused, key=lambda i: i.rank)[:number]]
-    return sorted(out)
+def _grow(
+    before: Sequence[int], templates_ME: Float32, grown: Sequence[Harvest], threshold_cos: float
+) -> tuple[dict[int, int], list[int]]:
+    """Put the templates of grown identities into `templates_ME`; return who is short, and whose growth is withdrawn."""
+    if not grown:
+        return {}, []
+    place = {o: n for n, o in enumerate(before)}
+    as_published = templates_ME.copy()
+    short: dict[int, int] = {}
+    for brought in grown:
+        for n, ordinal in enumerate(brought.ordinals):
+            if brought.filled_N[n] < brought.owed:
+                short[ordinal] = int(brought.owed - brought.filled_N[n])
+            templates_ME[place[ordinal]] = brought.template_NE[n]
+    kept = separate(templates_ME, threshold_cos).kept_N
+    worked = {o for h in grown for o in h.ordinals}
+    withdrawn = [o for o in before if not kept[place[o]] and o in worked]
+    owed = {o: h.owed for h in grown for o in h.ordinals}
+    for ordinal in withdrawn:
+        templates_ME[place[ordinal]] = as_published[place[ordinal]]
+        short[ordinal] = owed[ordinal]
+    return short, withdrawn

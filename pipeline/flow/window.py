@@ -2,7 +2,8 @@
 
 Each batch takes the lowest open keys of the identities in the window. A slot is open while nothing it made was
 accepted, it has attempts left and none of them is in flight. An identity closes when it is full, or when a slot has
-used its attempts up and has nothing to fall back on; then the next identity enters.
+used its attempts up and has nothing to fall back on; then the next identity enters. One that is published already is
+not given up: its other slots are tried all the same, as each image that it gains is kept.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class _Slot:
     in_flight: int = 0
     filled_by: int | None = None
     fallback: int | None = None
+    used_up: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +50,9 @@ class _Open:
 
     def full(self) -> bool:
         return all(s.filled_by is not None for s in self.slots.values())
+
+    def over(self) -> bool:
+        return self.given_up or all(s.filled_by is not None or s.used_up for s in self.slots.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,14 @@ class Window:
         slots: half-open range of slots that each owes.
         attempts: tries per slot.
         size: identities open at once.
+        persistent: whether an identity is kept although one of its slots used its attempts up.
     """
 
     ordinals: Sequence[int]
     slots: tuple[int, int]
     attempts: int
     size: int
+    persistent: bool = False
     _open: dict[int, _Open] = field(default_factory=dict)
     _entered: int = 0
 
@@ -109,11 +116,12 @@ class Window:
         if exhausted and slot.fallback is not None:
             slot.filled_by = slot.fallback
         elif exhausted:
-            state.given_up = True
+            slot.used_up = True
+            state.given_up = not self.persistent
 
     def closed(self) -> list[Closed]:
         """Remove and return the identities that are full or given up and have nothing in flight, lowest first."""
-        done = [i for i, s in sorted(self._open.items()) if s.idle() and (s.full() or s.given_up)]
+        done = [i for i, s in sorted(self._open.items()) if s.idle() and s.over()]
         out = []
         for identity in done:
             state = self._open.pop(identity)

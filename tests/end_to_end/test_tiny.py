@@ -20,7 +20,7 @@ from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore
 from pipeline.execute.run import generate
-from pipeline.flow.publish import read_manifest
+from pipeline.flow.versions import read_manifest
 from tests.worlds import Silent, bytes_of
 
 pytestmark = pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from jobs import wiring
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import StoreError
 from pipeline.domain.records import unit_rows
-from pipeline.flow.audit import _nearest_other, audit_unit, similarity_figures
+from pipeline.flow.audit import _nearest_other, audit_unit, plan_audit, similarity_figures
+from pipeline.flow.commit import receipts
 from tests.worlds import mint, sketches
 
 
@@ -47,15 +50,26 @@ def test_nothing_is_published_over_an_altered_segment_of_either_stage(stage: str
     name = store.list(f"segments/{stage}")[0]
     store.put(name, store.get(name)[:-1] + b"?")
     parts = wiring.build_parts(recipe, store, None, "test")
+    unit = next(u for u in plan_audit(receipts(store), parts.auditor.card) if u.of == name.split("/")[1].split(".")[0])
     with pytest.raises(StoreError, match="its bytes are not those of its receipt"):
-        audit_unit(name.split("/")[1].split(".")[0], parts)
+        audit_unit(unit, parts)
 
 
 def test_every_segment_that_a_manifest_names_was_audited() -> None:
-    """Units of both stages go to the audit, also those in which nobody was filled."""
-    from tests.worlds import Silent
+    """Units of both stages have a receipt of their audit, also those in which nobody was filled."""
+    store = MemoryStore()
+    mint(sketches(), store)
+    audited = {r.unit["of"] for r in receipts(store, "audit-").values()}
+    assert audited == {n for n in receipts(store) if n.startswith(("enrol-", "make-"))}
 
-    seen, store = Silent(), MemoryStore()
-    mint(sketches(), store, seen)
-    audited = {facts["unit"] for kind, facts in seen.seen if kind == "audited"}
-    assert audited == {p.split("/")[1].removesuffix(".json") for p in store.list("receipts/")}
+
+def test_an_audit_is_not_repeated_unless_its_reader_changed() -> None:
+    """The same auditor's receipts are equal; another one plans every unit anew under the same name."""
+    parts = wiring.build_parts(sketches(), store := MemoryStore(), None, "test")
+    mint(sketches(), store)
+    known = receipts(store)
+    planned = plan_audit(known, parts.auditor.card)
+    assert all(known[u.name].unit == u.to_dict() for u in planned)
+    other = plan_audit(known, replace(parts.auditor.card, epoch=parts.auditor.card.epoch + 1))
+    assert [u.name for u in other] == [u.name for u in planned]
+    assert all(known[u.name].unit != u.to_dict() for u in other)

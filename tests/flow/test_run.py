@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,8 +18,10 @@ from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import OutputError, PlanMismatchError, StoreError, TargetNotReachedError
 from pipeline.domain.manifest import Receipt
-from pipeline.flow.enrol import plan_enrol_round
-from pipeline.flow.publish import read_manifest
+from pipeline.flow.admission import Before, Probed, plan_enrol_round
+from pipeline.flow.commit import Commit, commit
+from pipeline.flow.enrol import draw_vector
+from pipeline.flow.versions import read_manifest
 from tests.worlds import Silent, bytes_of, mint, sketches
 
 NOISY = {"generator": {"use": "sketch", "noise": 2.0}, "attempts": 3}
@@ -68,6 +71,14 @@ class DyingStore(MemoryStore):
     def put_file(self, path: str, source: Path) -> None:
         """Write a file, or die."""
         self.put(path, source.read_bytes())
+
+
+def copy_of(store: MemoryStore) -> MemoryStore:
+    """Return a store with the same files, to be damaged."""
+    copy = MemoryStore()
+    for path in store.list(""):
+        copy.put(path, store.get(path))
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -209,27 +220,42 @@ def test_a_lost_segment_is_made_again_and_only_that(finished: MemoryStore) -> No
 
 
 def test_another_recipe_is_refused_naming_the_fields(finished: MemoryStore) -> None:
-    """A changed filter or count stops the run, says which field, and touches nothing."""
+    """A changed filter or a smaller count stops the run, says which field, and touches nothing."""
     before = bytes_of(finished)
     with pytest.raises(PlanMismatchError, match=r"attempts 9 instead of 3"):
         mint(sketches(**{**NOISY, "attempts": 9}), finished)
-    identities = {"count": 11, "images_per_identity": 3, "sampler": {"use": "gaussian"}, "bank": {"use": "sketch"}}
-    with pytest.raises(PlanMismatchError, match=r"identities.count 11 instead of 10"):
+    identities = {"count": 9, "images_per_identity": 3, "sampler": {"use": "gaussian"}, "bank": {"use": "sketch"}}
+    with pytest.raises(PlanMismatchError, match=r"a dataset only grows: identities.count 9 instead of 10"):
         mint(sketches(**NOISY, identities=identities), finished)
     assert bytes_of(finished) == before
 
 
-def test_a_receipt_with_other_content_stops_the_run() -> None:
-    """Two machines that disagree about a unit's bytes are an error, never a silent choice."""
-    recipe = sketches(**SMALL)
-    store = MemoryStore()
-    mint(recipe, store)
+def test_a_receipt_with_other_content_stops_the_run(finished: MemoryStore) -> None:
+    """Two machines that disagree about a unit's bytes are an error, never a silent choice; equal ones do no harm."""
+    parts = build_parts(sketches(**NOISY), store := copy_of(finished), None, "test")
+    receipt = Receipt.from_json(store.get("receipts/make-g0-000000.json"))
+    assert commit(parts, replace(receipt, run={"host": "another"})) is Commit.ALREADY_COMMITTED
+    altered = replace(receipt, files=tuple(replace(f, sha256="0" * 64) for f in receipt.files))
+    with pytest.raises(StoreError, match="a receipt with other content exists"):
+        commit(parts, altered)
+
+
+def test_an_altered_segment_is_found_by_the_audit_and_made_again_by_a_deep_run(finished: MemoryStore) -> None:
+    """A flipped bit changes no size: the audit, or --deep later on, finds it, and its unit alone is made again."""
+    store = copy_of(finished)
     name = next(p for p in store.list("segments/make") if p.endswith(".tar"))
     store.put(name, store.get(name)[:-1] + b"x")
-    for path in store.list("versions/"):
+    assert mint(sketches(**NOISY), store).resumed, "sizes are all that a plain run looks at"
+    observer = Silent()
+    mint(sketches(**NOISY), store, observer, deep=True)
+    assert bytes_of(store) == bytes_of(finished)
+    worked = [f["receipt"].name for kind, f in observer.seen if kind == "unit"]
+    assert worked == [name.split("/")[1].removesuffix(".tar")]
+    for path in [*store.list("versions/"), *store.list("receipts/audit-make")]:
         store.delete(path)
-    with pytest.raises(StoreError, match="its bytes are not those of its receipt"):
-        mint(recipe, store)
+    store.put(name, store.get(name)[:-1] + b"x")
+    with pytest.raises(StoreError, match="its bytes are not those of its receipt; run again with --deep"):
+        mint(sketches(**NOISY), store)
 
 
 def test_an_unreachable_target_ends_with_the_yield_and_the_knob() -> None:
@@ -276,10 +302,11 @@ def test_a_candidate_number_stands_for_one_vector() -> None:
     """Numbers of candidates that were not probed are not given again, and a round without probes is no dead end."""
     recipe = sketches(enrol={"probes": 3, "separation": {"fmr": 1e-2}, "vector_separation_cos": 0.1})
     parts = build_parts(recipe, MemoryStore(), None, "test")
-    units, proposed = plan_enrol_round(parts, 0, 0, 0, [], None)
+    units, proposed = plan_enrol_round(parts, 0, 0, 0, 0, None, Before(), Probed())
     probed = [p for u in units for p in u.proposals]
     assert max(p.candidate for p in probed) + 1 < proposed, "the last candidate was too near to an earlier one"
-    later, _ = plan_enrol_round(parts, 1, len(units), proposed, probed, None)
+    found = Probed(vectors=[np.stack([draw_vector(parts, p) for p in probed])])
+    later, _ = plan_enrol_round(parts, 0, 1, len(units), proposed, None, Before(), found)
     assert all(p.candidate >= proposed for u in later for p in u.proposals)
 
 

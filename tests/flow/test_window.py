@@ -85,3 +85,14 @@ def test_every_identity_closes_exactly_once(seed: int) -> None:
                 window.settle(flying.pop(), Outcome.ACCEPTED)
             closed += [c.identity for c in window.closed()]
     assert sorted(closed) == ordinals
+
+
+def test_a_published_identity_is_not_given_up_for_one_slot() -> None:
+    """Where identities persist, the other slots are tried on, and it closes when nothing is left to try."""
+    window = Window([1], (4, 6), attempts=1, size=1, persistent=True)
+    first, second = window.take(2)
+    window.settle(first, Outcome.REFUSED)
+    assert not window.closed()
+    window.settle(second, Outcome.ACCEPTED)
+    (closed,) = window.closed()
+    assert not closed.full

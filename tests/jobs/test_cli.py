@@ -143,7 +143,7 @@ def test_verify_and_status_speak_json(dataset: Path) -> None:
     assert checked["problems"] == []
     assert checked["files"] > 10
     stands = json.loads(facemint("status", str(dataset), "--json").stdout)
-    assert stands["state"] == "published"
+    assert stands["state"] == "published v000001"
     made = stands["stages"]["make"]
     assert made["candidates"] == made["accepted"] + made["refused"] > 0
 

@@ -1,4 +1,4 @@
-"""Parquet with repeatable bytes: typed columns from a short spec, rows in groups of 4,096, and back."""
+"""Parquet with repeatable bytes: typed columns from a short spec, rows in groups of 4,096."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.adapters.segments.files import StoredFile, altered, hashed
-from pipeline.domain.errors import BadVectorError, StoreError
+from pipeline.adapters.segments.files import hashed
+from pipeline.domain.errors import BadVectorError
 from pipeline.domain.manifest import SCHEMA_VERSION, FileEntry
-from pipeline.domain.ports import Store
 
 ROW_GROUP = 4096
 """Rows per row group: another number gives other bytes."""
@@ -35,6 +35,8 @@ Spec = Mapping[str, str]
 """Column -> kind: bool, int32, int64, double, string, strings, map (name -> double), vector (float32) and
 verdicts; a `?` after the kind lets a value be None."""
 Row = Mapping[str, Any]
+Columns = Mapping[str, Any]
+"""Column -> arrow array, all of one length."""
 
 
 def write_table(
@@ -54,42 +56,85 @@ def write_table(
         ValueError: a number is NaN or infinite.
         BadVectorError: a vector is not finite or not as long as the first of its column.
     """
-    import pyarrow.parquet as pq
-
-    remaining = iter(rows)
-    group = list(islice(remaining, ROW_GROUP))
-    schema = _schema(spec, _sizes(spec, group, empty), marks)
-    with hashed(local) as out, pq.ParquetWriter(out, schema, **SETTINGS) as writer:
-        while group:
-            writer.write_table(_table(group, spec, schema), row_group_size=ROW_GROUP)
-            group = list(islice(remaining, ROW_GROUP))
-    return out.entry(path)
+    return write_groups(local, path, spec, _grouped(rows, spec, empty), marks, empty)
 
 
-def read_table(store: Store, path: str, columns: Sequence[str] | None) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Return a stored parquet's metadata and its rows: maps as dicts, vectors as float32 arrays of their own.
+def write_groups(
+    local: Path, path: str, spec: Spec, groups: Iterable[Columns], marks: Mapping[str, str], empty: int
+) -> FileEntry:
+    """Write row groups to the local file as `write_table` does rows.
 
-    With `columns`, only these are fetched, and each row has them in this order.
-
-    Raises:
-        FileNotFoundError: `path` is absent.
-        StoreError: the file is truncated, damaged or of another schema version.
-        ValueError: a column is unknown.
+    Args:
+        local: where to write.
+        path: where it will be stored.
+        spec: the columns.
+        groups: columns of 4,096 rows each, the last of fewer; vectors of one column are equally long in all.
+        marks: further metadata of the schema.
+        empty: length of vectors in the schema where there is no group.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    source = pa.BufferReader(store.get(path)) if columns is None else pa.PythonFile(StoredFile(store, path), "r")
-    try:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        marks = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
-        _check(path, marks, file.schema_arrow.names, columns)
-        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise altered(path, f"not readable as parquet ({' '.join(str(error).split())[:120]})") from error
-    names = table.schema.names if columns is None else list(columns)
-    values = [_values(table.column(name)) for name in names]
-    return marks, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    remaining = iter(groups)
+    group = next(remaining, None)
+    vectors = [name for name, kind in spec.items() if kind.startswith("vector")]
+    schema = _schema(spec, {name: group[name].type.list_size if group else empty for name in vectors}, marks)
+    with hashed(local) as out, pq.ParquetWriter(out, schema, **SETTINGS) as writer:
+        while group:
+            table = pa.Table.from_arrays([group[name] for name in schema.names], schema=schema)
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            # let go of this group before the next one is made
+            del table, group
+            group = next(remaining, None)
+    return out.entry(path)
+
+
+def arrow_type(kind: str) -> Any:
+    """Return the arrow type of a kind of column other than `vector`, whose type depends on the vectors' length."""
+    import pyarrow as pa
+
+    if kind == "verdicts":
+        text, double = pa.string(), pa.float64()
+        fields = [("filter", text), ("passed", pa.bool_()), ("reason", text), ("value", double), ("threshold", double)]
+        return pa.list_(pa.struct(fields))
+    kinds = {
+        "bool": pa.bool_(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "string": pa.string(),
+        "strings": pa.list_(pa.string()),
+        "map": pa.map_(pa.string(), pa.float64()),
+    }
+    return kinds[kind.removesuffix("?")]
+
+
+def vector_column(rows_NE: npt.NDArray[np.float32], name: str, missing: Sequence[bool] = ()) -> Any:
+    """Return vectors as a column; rows that are `missing` become null.
+
+    Raises:
+        BadVectorError: a number is not finite, or the vectors have no length at all.
+    """
+    import pyarrow as pa
+
+    if len(rows_NE) and not rows_NE.shape[1]:
+        # arrow divides by the length, and the process dies
+        raise BadVectorError(f"{name}: vectors of shape (0,); the vectors of a file have at least one dimension")
+    finite_N = np.isfinite(rows_NE).all(axis=1)
+    if not finite_N.all():
+        raise BadVectorError(
+            f"{name}, row {int(np.argmin(finite_N))} of its group: not finite; the vectors of a file are finite"
+        )
+    type_ = pa.list_(pa.float32(), rows_NE.shape[1])
+    mask = pa.array(missing, type=pa.bool_()) if any(missing) else None
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows_NE.reshape(-1)), type=type_, mask=mask)
+
+
+def odd_vector(value: Any, name: str, row: int, size: int) -> BadVectorError:
+    """Return the error of a vector that is not as long as the first of its column."""
+    return BadVectorError(
+        f"{name}, row {row} of its group: shape {np.shape(value)}; the vectors of a file are of shape ({size},)"
+    )
 
 
 def finite(value: Any, what: str) -> float:
@@ -105,98 +150,38 @@ def pairs(values: Mapping[str, float], whose: str) -> list[tuple[str, float]]:
     return sorted((name, finite(value, f"{whose}: {name}")) for name, value in values.items())
 
 
+def _grouped(rows: Iterable[Row], spec: Spec, empty: int) -> Iterator[Columns]:
+    remaining = iter(rows)
+    sizes: dict[str, int] = {}
+    while group := list(islice(remaining, ROW_GROUP)):
+        sizes = sizes or _sizes(spec, group, empty)
+        yield {name: _values(name, kind, [row[name] for row in group], sizes) for name, kind in spec.items()}
+
+
 def _sizes(spec: Spec, rows: Sequence[Row], empty: int) -> dict[str, int]:
     vectors = [name for name, kind in spec.items() if kind.startswith("vector")]
     return {name: next((len(r[name]) for r in rows if r[name] is not None), empty) for name in vectors}
 
 
+def _values(name: str, kind: str, values: Sequence[Any], sizes: Mapping[str, int]) -> Any:
+    import pyarrow as pa
+
+    if not kind.startswith("vector"):
+        return pa.array(values, type=arrow_type(kind))
+    rows_NE = np.zeros((len(values), sizes[name]), np.float32)
+    for row, value in enumerate(values):
+        if value is not None:
+            if np.shape(value) != (sizes[name],):
+                raise odd_vector(value, name, row, sizes[name])
+            rows_NE[row] = value
+    return vector_column(rows_NE, name, [value is None for value in values])
+
+
 def _schema(spec: Spec, sizes: Mapping[str, int], marks: Mapping[str, str]) -> Any:
     import pyarrow as pa
 
-    verdict = pa.struct(
-        [
-            ("filter", pa.string()),
-            ("passed", pa.bool_()),
-            ("reason", pa.string()),
-            ("value", pa.float64()),
-            ("threshold", pa.float64()),
-        ]
-    )
-    kinds = {
-        "bool": pa.bool_(),
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "string": pa.string(),
-        "strings": pa.list_(pa.string()),
-        "map": pa.map_(pa.string(), pa.float64()),
-        "verdicts": pa.list_(verdict),
-    }
     fields = []
     for name, kind in spec.items():
-        plain = kind.removesuffix("?")
-        type_ = pa.list_(pa.float32(), sizes[name]) if plain == "vector" else kinds[plain]
+        type_ = pa.list_(pa.float32(), sizes[name]) if name in sizes else arrow_type(kind)
         fields.append(pa.field(name, type_, nullable=kind.endswith("?")))
     return pa.schema(fields, metadata={"facemint_schema": str(SCHEMA_VERSION), **marks})
-
-
-def _table(rows: Sequence[Row], spec: Spec, schema: Any) -> Any:
-    import pyarrow as pa
-
-    columns = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        vector = spec[field.name].startswith("vector")
-        columns.append(_vectors(values, field) if vector else pa.array(values, type=field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _vectors(values: Sequence[Any], field: Any) -> Any:
-    """Return a fixed-size list column; vectors that are None are null."""
-    import pyarrow as pa
-
-    size = field.type.list_size
-    flat = np.zeros((len(values), size), np.float32)
-    for i, value in enumerate(values):
-        if value is None:
-            continue
-        if np.shape(value) != (size,) or not np.isfinite(value).all():
-            raise BadVectorError(
-                f"{field.name}, row {i} of its group: shape {np.shape(value)}, finite: "
-                f"{bool(np.isfinite(value).all())}; the vectors of a file are finite and of shape ({size},)"
-            )
-        flat[i] = value
-    missing = pa.array([value is None for value in values], type=pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), type=field.type, mask=missing)
-
-
-def _check(path: str, marks: Mapping[str, str], known: Sequence[str], asked: Sequence[str] | None) -> None:
-    found = marks.get("facemint_schema")
-    if found != str(SCHEMA_VERSION):
-        raise StoreError(
-            f"{path}: schema version {found} where {SCHEMA_VERSION} is read; "
-            "open the dataset with the version of facemint that made it"
-        )
-    unknown = [name for name in asked or () if name not in known]
-    if unknown:
-        raise ValueError(f"{path}: no column {', '.join(unknown)}; it has {', '.join(known)}")
-
-
-def _values(column: Any) -> list[Any]:
-    import pyarrow as pa
-
-    if pa.types.is_fixed_size_list(column.type):
-        return [vector for chunk in column.chunks for vector in _chunk_vectors(chunk)]
-    if pa.types.is_map(column.type):
-        return [dict(entries) for entries in column.to_pylist()]
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-def _chunk_vectors(chunk: Any) -> Iterator[Any]:
-    present = chunk.is_valid().to_pylist()
-    # flatten leaves out the slots of nulls, so rows follow each other; the copy frees the file's buffer
-    flat = chunk.flatten().to_numpy(zero_copy_only=False).reshape(sum(present), chunk.type.list_size).copy()
-    rows = iter(flat)
-    for there in present:
-        yield next(rows) if there else None

@@ -6,33 +6,33 @@ Legend: D conditioning dimensions, E judge dimensions.
 from __future__ import annotations
 
 import json
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from pipeline.adapters.segments.candidates import IMAGES, RowGroup, side_car
 from pipeline.adapters.segments.files import altered, hashed, scratch
-from pipeline.adapters.segments.tables import Row, Spec, finite, pairs, read_table, write_table
-from pipeline.adapters.segments.tars import KEY, add_image, locate, tar_writer
+from pipeline.adapters.segments.reads import read_columns, read_table
+from pipeline.adapters.segments.tables import (
+    ROW_GROUP,
+    Columns,
+    Row,
+    Spec,
+    arrow_type,
+    finite,
+    pairs,
+    vector_column,
+    write_groups,
+    write_table,
+)
+from pipeline.adapters.segments.tars import KEY, TarWriter, locate, tar_writer
 from pipeline.domain.errors import BadVectorError
-from pipeline.domain.manifest import FileEntry, IndexRow, segment_path
+from pipeline.domain.manifest import FileEntry, IndexRow, audit_path, segment_path
 from pipeline.domain.ports import Store
-from pipeline.domain.records import Candidate, Cell, Identity
+from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member
 from pipeline.domain.space import Space
 
-IMAGES: Spec = {
-    "key": "string",
-    "order": "int32",
-    "identity": "int64",
-    "slot": "int32",
-    "attempt": "int32",
-    "conditions": "map",
-    "measures": "map",
-    "embedding": "vector",
-    "verdicts": "verdicts",
-    "accepted": "bool",
-    "off_target": "bool",
-    "reasons": "strings",
-}
 PROBES: Spec = {
     "candidate": "int64",
     "cell_asked": "string",
@@ -56,6 +56,7 @@ IDENTITIES: Spec = {
     "template_images": "int32",
     "quality": "double",
 }
+AUDIT: Spec = {"key": "string", "offset": "int64", "length": "int64", "embedding": "vector"}
 INDEX: Spec = {
     "label": "int64",
     "key": "string",
@@ -90,9 +91,9 @@ class Segments:
         with scratch() as here:
             tar, table = here / "images.tar", here / "rows.parquet"
             with hashed(tar) as out, tar_writer(out) as archive:
-                dicts = _archived(archive, rows)
+                groups = _archived(archive, rows)
                 marks = {"facemint_unit": unit}
-                parquet = write_table(table, segment_path(unit, "parquet"), IMAGES, dicts, marks, self._dimensions)
+                parquet = write_groups(table, segment_path(unit, "parquet"), IMAGES, groups, marks, self._dimensions)
             images = out.entry(segment_path(unit, "tar"))
             store.put_file(images.path, tar)
             store.put_file(parquet.path, table)
@@ -123,9 +124,51 @@ class Segments:
         """
         path = segment_path(unit, "parquet")
         marks, rows = read_table(store, path, columns)
-        if marks.get("facemint_unit") != unit:
-            raise altered(path, f"it says that it belongs to unit {marks.get('facemint_unit')}")
+        _belonging_to(unit)(marks, path)
         return rows
+
+    def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Return some columns of a segment's parquet, in the order asked for; only these are fetched.
+
+        Numbers and truth values are arrays (N,) of the stored type, NaN where there is none; vectors are one
+        float32 array (N, E), rows of NaN where there is none; maps are a list of dict, strings and lists a list.
+        Arrays may be read-only.
+
+        Raises:
+            FileNotFoundError: there is no such segment.
+            StoreError: the file is not the parquet that was written for this unit.
+            ValueError: a column is unknown.
+        """
+        return read_columns(store, segment_path(unit, "parquet"), columns, _belonging_to(unit))
+
+    def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
+        """Write `audits/<unit>.parquet`: key, offset, length and the auditor's embedding of each image.
+
+        Raises:
+            ValueError: the fields of `found` differ in length, or a key comes twice.
+            BadVectorError: an embedding is not finite.
+        """
+        rows = len(found.keys)
+        parts = (found.offset_N, found.length_N, found.auditor_NE)
+        if any(len(part) != rows for part in parts) or found.auditor_NE.ndim != 2:
+            shapes = ", ".join(str(part.shape) for part in parts)
+            raise ValueError(f"audit of {unit}: {rows} keys with offsets, lengths and embeddings of shapes {shapes}")
+        _refuse_twins(found.keys, "key")
+        path, marks = audit_path(unit), {"facemint_unit": unit}
+        with scratch() as here:
+            entry = write_groups(here / "rows.parquet", path, AUDIT, _audit_groups(found), marks, 0)
+            store.put_file(path, here / "rows.parquet")
+        return entry
+
+    def read_audit(self, store: Store, unit: str) -> Audited:
+        """Return what `write_audit` wrote; the embeddings' shape is (0, 0) where there is no row.
+
+        Raises:
+            FileNotFoundError: the unit has not been audited.
+            StoreError: the file is not the parquet that was written for this unit.
+        """
+        found = read_columns(store, audit_path(unit), list(AUDIT), _belonging_to(unit))
+        return Audited(tuple(found["key"]), found["offset"], found["length"], found["embedding"])
 
     def locate(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
         """Return key -> (offset, length) of the image bytes within `segments/<unit>.tar`, from its headers.
@@ -162,9 +205,21 @@ class Segments:
             StoreError: the file is damaged, or holds no identities.
         """
         marks, rows = read_table(store, path, None)
-        if "facemint_space" not in marks:
-            raise altered(path, "it does not state the space of its vectors")
-        return [_identity(r) for r in rows], Space.from_dict(json.loads(marks["facemint_space"]))
+        space = _space(marks, path)
+        return [_identity(r) for r in rows], space
+
+    def read_members(self, store: Store, path: str) -> list[Member]:
+        """Return enrolled identities in ordinal order without their vectors, which are not fetched.
+
+        Raises:
+            FileNotFoundError: `path` is absent.
+            StoreError: the file is damaged, or holds no identities.
+        """
+        found = read_columns(store, path, ["ordinal", "candidate", "cell", "rank"], _space)
+        cells = {name: Cell.parse(name) for name in set(found["cell"])}
+        numbers = zip(found["ordinal"].tolist(), found["candidate"].tolist(), found["rank"].tolist(), strict=True)
+        rows = zip(numbers, found["cell"], strict=True)
+        return [Member(ordinal, candidate, cells[cell], rank) for (ordinal, candidate, rank), cell in rows]
 
     def write_index(self, store: Store, version: str, rows: Sequence[IndexRow]) -> FileEntry:
         """Write `versions/<version>/index-<first 16 digits of its SHA-256>.parquet`, sorted by label and key.
@@ -201,50 +256,40 @@ class Segments:
         return entry
 
 
-def _archived(archive: tarfile.TarFile, rows: Iterable[Candidate]) -> Iterator[Row]:
-    """Yield each candidate's parquet row after adding its image, if accepted, to the tar."""
+def _archived(archive: TarWriter, rows: Iterable[Candidate]) -> Iterator[Columns]:
+    """Yield the candidates as row groups, each candidate after its image, if accepted, was added to the tar."""
     seen: set[str] = set()
+    group = RowGroup()
     for candidate in rows:
         key = candidate.sample.key
-        if not KEY.fullmatch(key) or key in seen:
+        if key in seen or not KEY.fullmatch(key):
             raise ValueError(
                 f"key {key!r} is malformed or comes twice; it is 1 to 90 letters, digits, `_` and `-`, once"
             )
         seen.add(key)
-        row = _image_row(candidate)
+        conditions, measures = group.add(candidate)
         if candidate.accepted:
             if not candidate.jpeg:
                 raise ValueError(f"key {key!r} is accepted without an image; an accepted candidate carries its bytes")
-            add_image(archive, candidate.jpeg, row)
-        yield row
+            archive.add(f"{key}.jpg", candidate.jpeg)
+            archive.add(f"{key}.json", side_car(candidate, conditions, measures))
+        if group.rows == ROW_GROUP:
+            full, group = group, RowGroup(group.size)
+            yield full.columns()
+            del full
+    if group.rows:
+        yield group.columns()
 
 
-def _image_row(candidate: Candidate) -> Row:
-    sample = candidate.sample
-    verdicts = [
-        {
-            "filter": v.filter,
-            "passed": bool(v.passed),
-            "reason": v.reason,
-            "value": finite(v.value, f"{sample.key}: value of {v.filter}"),
-            "threshold": finite(v.threshold, f"{sample.key}: threshold of {v.filter}"),
-        }
-        for v in candidate.verdicts
-    ]
-    return {
-        "key": sample.key,
-        "order": int(candidate.order),
-        "identity": int(sample.identity),
-        "slot": int(sample.slot),
-        "attempt": int(sample.attempt),
-        "conditions": pairs(sample.conditions, sample.key),
-        "measures": pairs(sample.measures, sample.key),
-        "embedding": sample.embedding_E,
-        "verdicts": verdicts,
-        "accepted": bool(candidate.accepted),
-        "off_target": bool(candidate.off_target),
-        "reasons": list(candidate.reasons),
-    }
+def _audit_groups(found: Audited) -> Iterator[Columns]:
+    import pyarrow as pa
+
+    for start in range(0, len(found.keys), ROW_GROUP):
+        part = slice(start, start + ROW_GROUP)
+        plain = {"key": list(found.keys[part]), "offset": found.offset_N[part], "length": found.length_N[part]}
+        columns = {name: pa.array(values, type=arrow_type(AUDIT[name])) for name, values in plain.items()}
+        emb_NE = np.ascontiguousarray(found.auditor_NE[part], dtype=np.float32)
+        yield columns | {"embedding": vector_column(emb_NE, "embedding")}
 
 
 def _probe_row(row: Mapping[str, Any]) -> Row:
@@ -281,6 +326,22 @@ def _identity(row: Row) -> Identity:
         template_images=row["template_images"],
         quality=row["quality"],
     )
+
+
+def _belonging_to(unit: str) -> Callable[[Mapping[str, str], str], None]:
+    """Return the check that a file's metadata names a unit; StoreError otherwise."""
+
+    def check(marks: Mapping[str, str], path: str) -> None:
+        if marks.get("facemint_unit") != unit:
+            raise altered(path, f"it says that it belongs to unit {marks.get('facemint_unit')}")
+
+    return check
+
+
+def _space(marks: Mapping[str, str], path: str) -> Space:
+    if "facemint_space" not in marks:
+        raise altered(path, "it does not state the space of its vectors")
+    return Space.from_dict(json.loads(marks["facemint_space"]))
 
 
 def _refuse_twins(values: Iterable[Any], what: str) -> None:

@@ -1,0 +1,65 @@
+"""What `facemint plan` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+
+def print_plan(facts: Mapping[str, Any]) -> None:
+    """Print what a run would make, what it would cost, and what that rests on."""
+    console = Console()
+    before, new = facts["identities"]
+    images_before, images_new = facts["images"]
+    where = facts["uri"] or "an empty place"
+    if facts["published"]:
+        console.print(f"{where} holds this already: version {facts['published']}. A run would make nothing.")
+        return
+    grows = f"grows version {facts['parent']}" if facts["parent"] else "begins a dataset"
+    console.print(f"{facts['recipe']} at {where}: {grows} (generation {facts['generation']})\n", highlight=False)
+    cells = Table(title="Identities by cell", title_justify="left", title_style="bold")
+    for name in ("cell", "published", "new"):
+        cells.add_column(name, justify="left" if name == "cell" else "right")
+    for cell, (published, added) in facts["cells"].items():
+        cells.add_row(cell or "all", f"{published:,}", f"{added:,}")
+    cells.add_section()
+    cells.add_row("all", f"{before:,}", f"{new:,}", style="bold")
+    console.print(cells)
+    costs = facts["costs"]
+    enrol, enrol_done = facts["enrol_units"]
+    make, make_done = facts["make_units"]
+    time = f"about {_duration(facts['hours'])} on {facts['workers']} workers"
+    rests = (
+        f"{costs['source']}: {costs['worker_s_per_image'] * 1000:.1f} ms per image and worker, "
+        f"{100 * costs['accepted_share']:.0f} % accepted, {costs['bytes_per_image'] / 1000:.1f} kB an image"
+    )
+    lines = [
+        ("Images", f"{images_new:,} new" + (f", beside {images_before:,} published" if images_before else "")),
+        ("Units", f"enrol {enrol:,} ({enrol_done:,} committed), make {make:,} ({make_done:,} committed), first rounds"),
+        ("Candidates", f"about {facts['candidates']:,} images are still to be made"),
+        ("Size", f"about {decimal(facts['bytes'])}"),
+        (
+            "Time",
+            f"{time} ({_unit(facts)} time {_duration(facts['worker_hours'])}), beside start-up, audit and publishing",
+        ),
+        ("Rests on", rests),
+        ("Measured on", facts["device_kind"]),
+    ]
+    for name, text in lines:
+        console.print(f"{name:12s} {text}", highlight=False, soft_wrap=True)
+    console.print("Nothing was written.")
+
+
+def _unit(facts: Mapping[str, Any]) -> str:
+    return "CPU" if facts["device_kind"].startswith("cpu") else "GPU"
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"

@@ -1,0 +1,206 @@
+"""Candidates as they are stored: a row group of arrow columns built value by value, and the JSON beside an image.
+
+Values go straight into flat lists, one per leaf of the schema: per-row dicts would cost more than everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.adapters.segments.tables import ROW_GROUP, Columns, Spec, arrow_type, finite, odd_vector, vector_column
+from pipeline.domain.records import Candidate, Float32
+
+IMAGES: Spec = {
+    "key": "string",
+    "order": "int32",
+    "identity": "int64",
+    "slot": "int32",
+    "attempt": "int32",
+    "conditions": "map",
+    "measures": "map",
+    "embedding": "vector",
+    "verdicts": "verdicts",
+    "accepted": "bool",
+    "off_target": "bool",
+    "reasons": "strings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A map of names to finite numbers, sorted by name."""
+
+    names: tuple[str, ...]
+    values: list[float]
+    template: str
+
+    def json(self) -> str:
+        """Return the entries as they stand in canonical JSON between the braces."""
+        return self.template % tuple(self.values)
+
+
+class RowGroup:
+    """Up to 4,096 candidates, kept as columns. Images are not kept.
+
+    Args:
+        size: length of the embeddings; None to take the first one's.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.rows, self.size = 0, size
+        self._plain: dict[str, list[Any]] = {name: [] for name in _PLAIN}
+        self._maps = {"conditions": _Map(), "measures": _Map()}
+        self._verdicts = _Verdicts()
+        self._reasons: list[str] = []
+        self._reasons_at = [0]
+        self._embedding_NE: Float32 = np.empty((ROW_GROUP, size or 0), np.float32)
+
+    def add(self, candidate: Candidate) -> tuple[Numbers, Numbers]:
+        """Add a row; return its conditions and measures.
+
+        Raises:
+            ValueError: a number is not finite.
+            BadVectorError: the embedding is not as long as the group's first.
+        """
+        sample = candidate.sample
+        self._verdicts.add(candidate)
+        conditions, measures = numbers(sample.conditions, sample.key), numbers(sample.measures, sample.key)
+        self._maps["conditions"].add(conditions)
+        self._maps["measures"].add(measures)
+        self._add_embedding(sample.embedding_E)
+        values = (
+            sample.key, int(candidate.order), int(sample.identity), int(sample.slot), int(sample.attempt),
+            bool(candidate.accepted), bool(candidate.off_target),
+        )  # fmt: skip
+        for column, value in zip(self._plain.values(), values, strict=True):
+            column.append(value)
+        self._reasons += candidate.reasons
+        self._reasons_at.append(len(self._reasons))
+        self.rows += 1
+        return conditions, measures
+
+    def columns(self) -> Columns:
+        """Return the columns of `IMAGES`.
+
+        Raises:
+            BadVectorError: an embedding is not finite.
+        """
+        import pyarrow as pa
+
+        made = {name: pa.array(values, type=arrow_type(IMAGES[name])) for name, values in self._plain.items()}
+        made |= {name: column.array() for name, column in self._maps.items()}
+        made["embedding"] = vector_column(self._embedding_NE[: self.rows], "embedding")
+        made["verdicts"] = self._verdicts.array()
+        reasons = pa.array(self._reasons, type=pa.string())
+        made["reasons"] = pa.ListArray.from_arrays(_offsets(self._reasons_at), reasons, type=arrow_type("strings"))
+        return made
+
+    def _add_embedding(self, embedding_E: Float32) -> None:
+        if self.size is None:
+            self.size = len(embedding_E)
+            self._embedding_NE = np.empty((ROW_GROUP, self.size), np.float32)
+        if np.shape(embedding_E) != (self.size,):
+            raise odd_vector(embedding_E, "embedding", self.rows, self.size)
+        self._embedding_NE[self.rows] = embedding_E
+
+
+def numbers(values: Mapping[str, float], whose: str) -> Numbers:
+    """Return a map's entries sorted by name.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    names, template = _known(tuple(values))
+    found = list(map(float, map(values.__getitem__, names)))
+    # one sum in place of a test per number; the few that overflow it are looked at one by one
+    if not math.isfinite(sum(found)):
+        found = [finite(value, f"{whose}: {name}") for name, value in zip(names, found, strict=True)]
+    return Numbers(names, found, template)
+
+
+def side_car(candidate: Candidate, conditions: Numbers, measures: Numbers) -> bytes:
+    """Return the canonical JSON beside an image: one schema for all, as loaders infer theirs from the first few."""
+    sample = candidate.sample
+    # a key has no character that JSON would escape
+    return _SIDE_CAR % (
+        sample.attempt, conditions.json().encode(), sample.identity, sample.key.encode(), measures.json().encode(),
+        b"true" if candidate.off_target else b"false", candidate.order, sample.slot,
+    )  # fmt: skip
+
+
+_PLAIN = tuple(name for name, kind in IMAGES.items() if kind in ("string", "int32", "int64", "bool"))
+_SIDE_CAR = (
+    b'{"attempt":%d,"conditions":{%b},"identity":%d,"key":"%b","measures":{%b},"off_target":%b,"order":%d,"slot":%d}\n'
+)
+
+
+@lru_cache(maxsize=1024)
+def _known(given: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Return names sorted, and the template of their JSON; the rows of a segment share a few sets of names."""
+    names = tuple(sorted(given))
+    # JSON writes a float as `repr` does
+    parts = (json.dumps(name, ensure_ascii=False).replace("%", "%%") + ":%r" for name in names)
+    return names, ",".join(parts)
+
+
+class _Map:
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._values: list[float] = []
+        self._at = [0]
+
+    def add(self, row: Numbers) -> None:
+        self._names += row.names
+        self._values += row.values
+        self._at.append(len(self._values))
+
+    def array(self) -> Any:
+        import pyarrow as pa
+
+        names, values = pa.array(self._names, type=pa.string()), pa.array(self._values, type=pa.float64())
+        return pa.MapArray.from_arrays(_offsets(self._at), names, values, type=arrow_type("map"))
+
+
+class _Verdicts:
+    def __init__(self) -> None:
+        self._filter: list[str] = []
+        self._passed: list[bool] = []
+        self._reason: list[str] = []
+        self._value: list[float] = []
+        self._threshold: list[float] = []
+        self._at = [0]
+
+    def add(self, candidate: Candidate) -> None:
+        for verdict in candidate.verdicts:
+            value, threshold = float(verdict.value), float(verdict.threshold)
+            if not math.isfinite(value - threshold):
+                finite(value, f"{candidate.sample.key}: value of {verdict.filter}")
+                finite(threshold, f"{candidate.sample.key}: threshold of {verdict.filter}")
+            self._filter.append(verdict.filter)
+            self._passed.append(bool(verdict.passed))
+            self._reason.append(verdict.reason)
+            self._value.append(value)
+            self._threshold.append(threshold)
+        self._at.append(len(self._filter))
+
+    def array(self) -> Any:
+        import pyarrow as pa
+
+        type_ = arrow_type("verdicts")
+        lists = (self._filter, self._passed, self._reason, self._value, self._threshold)
+        leaves = [pa.array(values, type=field.type) for values, field in zip(lists, type_.value_type, strict=True)]
+        verdicts = pa.StructArray.from_arrays(leaves, fields=list(type_.value_type))
+        return pa.ListArray.from_arrays(_offsets(self._at), verdicts, type=type_)
+
+
+def _offsets(places: list[int]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(places, type=pa.int32())

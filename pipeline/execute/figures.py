@@ -1,0 +1,115 @@
+"""What a version says of itself: counts over every candidate, and figures under judge and auditor."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.domain.manifest import Counts, IndexRow, Receipt
+from pipeline.domain.records import Cell, Float32
+from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.session import Session
+from pipeline.flow import audit
+from pipeline.flow.enrol import separation_cos
+from pipeline.flow.past import Past
+from pipeline.flow.rounds import Standing
+
+MOST_IMAGES = 200_000
+"""Similarity is measured over whole identities, evenly chosen, of at most so many images in all."""
+
+
+def counts_of(
+    session: Session,
+    past: Past,
+    standing: Standing,
+    known: Mapping[str, Receipt],
+    units: Sequence[Unit],
+    rows: Sequence[IndexRow],
+) -> dict[str, Any]:
+    """Return the counts of a version; enrolment and making are counted over all generations."""
+    recipe = session.parts.recipe
+    stages = {s.value: Counts.total(r.counts for r in known.values() if r.unit["stage"] == s.value) for s in Stage}
+    closed = Counts.total(r.counts for r in known.values() if r.unit["stage"] == "enrolled")
+    return {
+        "identities": len(past.labels or {}) + len(standing.filled),
+        "identities_expected": recipe.identities.count,
+        "images": len(rows),
+        "images_expected": recipe.identities.count * recipe.identities.images_per_identity,
+        "missing_by_cell": {str(c): n for c, n in sorted(standing.open_cells.items())},
+        "identities_short": {str(o): n for o, n in sorted(standing.short.items())},
+        "identities_new": len(standing.filled),
+        "enrolled": closed.accepted,
+        "candidates_refused_at_enrolment": dict(closed.reasons),
+        "identities_failed": tally(standing.failed.values()),
+        "units_quarantined": sorted(u.name for u in units if u.name not in known),
+        "rounds": max((u.round for u in units), default=0) + 1,
+        "enrol": stages["enrol"].to_dict(),
+        "make": stages["make"].to_dict(),
+    }
+
+
+def figures_of(
+    session: Session,
+    past: Past,
+    standing: Standing,
+    cells: Mapping[int, Cell],
+    quota: Mapping[Cell, int],
+    rows: Sequence[IndexRow],
+) -> dict[str, Any]:
+    """Return balance, similarity, thresholds and what was not measured."""
+    parts, recipe = session.parts, session.parts.recipe
+    labels, judge, auditor = _embeddings(session, rows)
+    confusion = {k: v for m in parts.measurers for k, v in m.confusion.items()}
+    mine = [cells[o] for o in (*(past.labels or {}), *standing.filled)]
+    calibration = parts.judge.calibration
+    return {
+        "judge": audit.similarity_figures(judge, labels, calibration),
+        "auditor": audit.similarity_figures(auditor, labels, parts.auditor.calibration),
+        "balance": audit.balance_figures(mine, quota, parts.targets, confusion),
+        "thresholds": {
+            f.name: {k: v for k, v in _fields(f).items() if isinstance(v, int | float | str)}
+            for f in parts.filters(len(cells))
+        },
+        "separation_cos": {
+            "enrolment": separation_cos(recipe, calibration, recipe.enrol.probes),
+            "made": separation_cos(recipe, calibration, recipe.identities.images_per_identity),
+        },
+        "leakage": "not screened: no gallery was given",
+        "mixed_devices": recipe.compute.mixed_devices,
+    }
+
+
+def tally(words: Iterable[str]) -> dict[str, int]:
+    """Return how often each word comes, by word."""
+    out: dict[str, int] = {}
+    for word in words:
+        out[word] = out.get(word, 0) + 1
+    return dict(sorted(out.items()))
+
+
+def _embeddings(session: Session, rows: Sequence[IndexRow]) -> tuple[np.ndarray, Float32, Float32]:
+    """Return labels, judge and auditor embeddings of the images of evenly chosen identities."""
+    parts = session.parts
+    step = max(1, -(-len(rows) // MOST_IMAGES))
+    by_segment: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        if row.label % step == 0:
+            by_segment[row.segment][row.key] = row.label
+    labels, judge, auditor = [], [], []
+    for segment, wanted in sorted(by_segment.items()):
+        found = parts.segments.read_audit(parts.store, segment)
+        chosen = np.array([k in wanted for k in found.keys], bool)
+        auditor.append(found.auditor_NE[chosen])
+        labels += [wanted[k] for k in found.keys if k in wanted]
+        # the audit has one row per accepted candidate, in the order of the segment's rows
+        columns = parts.segments.read_columns(parts.store, segment, ["accepted", "embedding"])
+        judge.append(columns["embedding"][columns["accepted"]][chosen])
+    return np.array(labels, np.int64), np.concatenate(judge), np.concatenate(auditor)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a frozen dataclass, slotted or not."""
+    return {k: getattr(value, k) for k in getattr(value, "__dataclass_fields__", {})}

@@ -1,0 +1,162 @@
+"""Generations: what a dataset was asked to be, step by step, and which step a recipe means.
+
+Each step has a file `recipes/g<N>.yaml`, created once. The same fingerprint with the same plan resumes that step; with
+a larger plan it begins the next one, once the last is published; another fingerprint is refused, naming the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pipeline.domain.errors import OutputError, PlanMismatchError
+from pipeline.domain.fingerprint import Prints, differences
+from pipeline.domain.manifest import Manifest
+from pipeline.domain.ports import Store
+from pipeline.domain.recipe import Recipe
+from pipeline.flow.parts import Parts
+from pipeline.flow.past import Step
+from pipeline.flow.versions import read_manifest, versions
+
+PREFIX = "recipes/g"
+GROWS = ("identities.count", "identities.images_per_identity")
+PATIENCE = ("rounds", "enrol.rounds")
+"""How long a step tries before it gives up: may be raised in the middle of one, as no unit follows from them."""
+
+_OPEN_PLACES = {*PATIENCE, "enrol.reserve"}
+"""What changes nothing for a version in which no place is open."""
+
+
+def recipe_path(generation: int) -> str:
+    """Return where the recipe of a generation lies."""
+    return f"{PREFIX}{generation}.yaml"
+
+
+def generations(store: Store) -> list[int]:
+    """Return the numbers of the generations begun, rising."""
+    found = (re.fullmatch(r"recipes/g(\d+)\.yaml", path) for path in store.list(PREFIX))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_step(store: Store, generation: int) -> dict[str, Any]:
+    """Return the file of a generation; raises OutputError where it is not one of ours."""
+    path = recipe_path(generation)
+    try:
+        raw = dict(yaml.safe_load(store.get(path)))
+        return {
+            **raw,
+            "recipe": dict(raw["recipe"]),
+            **{k: dict(raw[k]) for k in ("fingerprint_fields", "plan_fields")},
+        }
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise OutputError(f"{store.uri}: {path} is not a recipe of ours; use another --out") from None
+
+
+def find_step(parts: Parts) -> Step:
+    """Return the step that the recipe means, reading only.
+
+    Raises:
+        PlanMismatchError: another fingerprint, a plan that is not larger, or a step begun and not finished.
+        OutputError: a step's file is damaged.
+    """
+    store, prints = parts.store, parts.prints
+    begun = generations(store)
+    if not begun:
+        return Step(0)
+    newest = begun[-1]
+    there = read_step(store, newest)
+    _require_same_fingerprint(store, prints, there, newest)
+    manifests = [read_manifest(store, v) for v in versions(store)]
+    published = next((m for m in reversed(manifests) if m.generation == newest), None)
+    changed = _changed(prints.plan_fields, there["plan_fields"])
+    if published is None and not changed - set(PATIENCE):
+        return _step(store, newest, manifests)
+    if published is not None and not changed - (_OPEN_PLACES if _is_full(published) else set()):
+        return _step(store, newest, manifests)
+    if published is None:
+        raise PlanMismatchError(
+            f"{store.uri}: generation {newest} is begun and not published, and this recipe has another plan "
+            f"({_said(prints.plan_fields, there['plan_fields'])}); finish it first with {recipe_path(newest)}, "
+            "then grow"
+        )
+    _require_larger(store, prints, there, newest)
+    return _step(store, newest + 1, manifests)
+
+
+def begin(parts: Parts, step: Step) -> None:
+    """Write the file of a step, or raise its patience where it stands with less."""
+    body = {
+        "recipe": parts.recipe.model_dump(mode="json"),
+        "parent": None if step.parent is None else step.parent.version,
+        "fingerprint": parts.prints.fingerprint,
+        "plan_digest": parts.prints.plan_digest,
+        "fingerprint_fields": dict(parts.prints.fields),
+        "plan_fields": dict(parts.prints.plan_fields),
+    }
+    data = yaml.safe_dump(body, sort_keys=False).encode()
+    path = recipe_path(step.number)
+    if parts.store.put_if_absent(path, data) or step.published is not None:
+        return
+    there = read_step(parts.store, step.number)
+    _require_same_fingerprint(parts.store, parts.prints, there, step.number)
+    if there["plan_digest"] != parts.prints.plan_digest:
+        parts.store.put(path, data)
+
+
+def images_of(recipe: Recipe | Mapping[str, Any]) -> int:
+    """Return images per identity of a recipe, or of one as it lies in a step's file."""
+    if isinstance(recipe, Recipe):
+        return recipe.identities.images_per_identity
+    return int(recipe["identities"]["images_per_identity"])
+
+
+def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
+    published = next((m for m in reversed(manifests) if m.generation == number), None)
+    parent = next((m for m in reversed(manifests) if m.generation < number), None)
+    if number == 0 or parent is None:
+        return Step(number, published=published)
+    before = read_step(store, number - 1)["recipe"]
+    return Step(number, parent, images_of(before), int(before["identities"]["count"]), published)
+
+
+def _require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:
+    differing = differences(prints.fields, there["fingerprint_fields"])
+    if differing:
+        shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+        raise PlanMismatchError(
+            f"{store.uri} holds a dataset of another recipe ({shown}); use another --out, or the recipe "
+            f"in {recipe_path(number)}"
+        )
+
+
+def _require_larger(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:
+    mine, theirs = prints.plan_fields, there["plan_fields"]
+    where = f"{store.uri} is published up to generation {number}"
+    smaller = [name for name in GROWS if mine[name] < theirs[name]]
+    if smaller:
+        raise PlanMismatchError(
+            f"{where}, and a dataset only grows: {_said({k: mine[k] for k in smaller}, theirs, smaller)}; "
+            "raise them, or use another --out"
+        )
+    fields = {k for k in mine.keys() | theirs.keys() if k.startswith("balance.by")}
+    if any(mine.get(k) != theirs.get(k) for k in fields):
+        raise PlanMismatchError(
+            f"{where}: balance.by cannot change, as everybody's cell follows from it "
+            f"({_said(mine, theirs, sorted(fields))}); use another --out"
+        )
+
+
+def _is_full(manifest: Manifest) -> bool:
+    return bool(manifest.counts["images"] == manifest.counts["images_expected"])
+
+
+def _changed(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
+    return {k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)}
+
+
+def _said(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Any = None) -> str:
+    wanted = names if names is not None else mine.keys() | theirs.keys()
+    return "; ".join(differences({k: mine.get(k) for k in wanted}, {k: theirs.get(k) for k in wanted})[:4])

@@ -1,0 +1,73 @@
+"""Mending: units whose segment is missing or altered are worked again, they alone, whichever generation they are of.
+
+What a unit is stands in the receipt that was taken back, so nothing is planned anew, and its bytes come out as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.domain.errors import StoreError
+from pipeline.domain.manifest import Manifest, Receipt
+from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.enrolling import reclose
+from pipeline.execute.session import Session, work
+from pipeline.flow.commit import Books, enrolled_receipt_name
+
+
+def mend(session: Session, books: Books) -> None:
+    """Work again what `books` took back: probes, then who is enrolled, then images; audits follow by themselves.
+
+    Raises:
+        StoreError: what was made again is not what was there before.
+    """
+    dropped = dict(books.dropped)
+    for stage in (Stage.ENROL.value, "enrolled", Stage.MAKE.value):
+        mine = [r for _, r in sorted(dropped.items()) if r.unit["stage"] == stage]
+        if stage == "enrolled":
+            for receipt in sorted(mine, key=lambda r: r.unit["generation"]):
+                books.add(reclose(session, books, receipt))
+        elif mine:
+            work(session, books, [Unit.from_dict(r.unit) for r in mine], "mend")
+        for receipt in mine:
+            _require_same(receipt, books)
+
+
+def missing_receipts(books: Books, published: Manifest) -> list[str]:
+    """Return the receipts without which a version cannot be told: neither standing nor taken back.
+
+    Each of its segments has one, and so has the closing of each generation's enrolment.
+    """
+    stand = books.known.keys() | books.dropped.keys()
+    segments = {f.path.split("/")[1].rpartition(".")[0] for f in published.files if f.path.startswith("segments/")}
+    closed = {enrolled_receipt_name(g) for g in range(published.generation + 1)}
+    return sorted((segments | closed) - stand)
+
+
+def require_receipts(books: Books, published: Manifest, *, unfinished: int) -> None:
+    """Refuse to go on without receipts that no plan can bring back.
+
+    Make units of the generation `unfinished` are planned again, so theirs may be missing.
+
+    Raises:
+        StoreError: naming the first.
+    """
+    again = f"{Stage.MAKE.value}-g{unfinished}-"
+    gone = [name for name in missing_receipts(books, published) if not name.startswith(again)]
+    if gone:
+        raise StoreError(
+            f"receipts/{gone[0]}.json: missing, and version {published.version} stands on it "
+            f"({len(gone)} such receipts); restore receipts/ from a copy"
+        )
+
+
+def _require_same(before: Receipt, books: Books) -> None:
+    after = books.known.get(before.name)
+    if after is None:
+        return
+    if replace(after, plan_digest=before.plan_digest).content() != before.content():
+        raise StoreError(
+            f"{before.path}: made again, its unit came out with other bytes than before; restore "
+            f"{before.files[0].path} from a copy, or run on the device kind it was made on "
+            f"({before.run.get('device_kind')})"
+        )

@@ -1,0 +1,122 @@
+"""What a run would do, and what it would cost: nothing is written, and nothing of the dataset is worked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.domain.records import Cell
+from pipeline.domain.unit import Stage
+from pipeline.execute.generations import find_step
+from pipeline.flow import admission
+from pipeline.flow.admission import Before, Probed
+from pipeline.flow.commit import Books, enrolled_receipt_name
+from pipeline.flow.estimate import Costs, from_receipts, from_trial
+from pipeline.flow.parts import Parts
+from pipeline.flow.past import Past, Step, enrolled_templates, past_of, probed_vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        generation: the growth step.
+        parent: the version that it grows from.
+        published: the version that holds it already, where it does.
+        identities: published before, and new.
+        images: published before, and new.
+        cells: cell -> (published, new identities).
+        enrol_units: of the first round, and how many of them are committed.
+        make_units: of the first round, and how many of them are committed.
+        candidates: images expected: probes and made ones, as far as they are still to be made.
+        bytes: expected size of what is added.
+        workers: on how many the time is reckoned.
+        hours: expected time on so many workers.
+        worker_hours: expected time of all workers together; GPU-hours where a worker has a GPU.
+        costs: what the figures rest on.
+        device_kind: the device they were measured on.
+    """
+
+    generation: int
+    parent: str | None
+    published: str | None
+    identities: tuple[int, int]
+    images: tuple[int, int]
+    cells: dict[str, tuple[int, int]]
+    enrol_units: tuple[int, int]
+    make_units: tuple[int, int]
+    candidates: int
+    bytes: int
+    workers: int
+    hours: float
+    worker_hours: float
+    costs: Costs
+    device_kind: str
+
+
+def plan(parts: Parts, workers: int) -> Plan:
+    """Return what a run of this recipe on this store would do; writes nothing.
+
+    Raises:
+        PlanMismatchError: the place holds a dataset of another recipe, or one that this recipe does not enlarge.
+    """
+    step = find_step(parts)
+    books = Books(parts.store, parts.prints.fingerprint).open()
+    past = past_of(parts, step.number, step.parent, books.known)
+    recipe = parts.recipe
+    owed = recipe.identities.images_per_identity
+    reserve = Counter(m.cell for m in past.reserve)
+    quota = admission.quota_within(
+        parts.targets, recipe.identities.count, Counter(past.published) + reserve, past.published
+    )
+    places = {c: n - past.published[c] for c, n in quota.items()}
+    new = sum(places.values())
+    grown = len(past.labels or {}) * max(0, owed - step.images_before)
+    costs = from_receipts(books.known) or from_trial(parts)
+    done = {s: [r for r in books.known.values() if _is(r.unit, s, step.number)] for s in (Stage.ENROL, Stage.MAKE)}
+    enrol_units, probes = _enrolment(parts, step, past, books, reserve)
+    size = recipe.unit.identities
+    make_units = -(-new // size) + (-(-len(past.labels or {}) // size) if grown else 0)
+    images = new * owed + grown
+    kept = sum(r.counts.accepted for r in done[Stage.MAKE])
+    probed = sum(r.counts.candidates for r in done[Stage.ENROL]) * recipe.enrol.probes
+    finished = step.published is not None
+    to_make = 0 if finished else round(max(0, images - kept) / costs.accepted_share)
+    to_probe = 0 if finished else max(0, probes - probed)
+    worker_hours = (to_make + to_probe) * costs.worker_s_per_image / 3600
+    before = len(past.rows)
+    return Plan(
+        generation=step.number,
+        parent=step.parent.version if step.parent else None,
+        published=step.published.version if step.published else None,
+        identities=(len(past.labels or {}), new),
+        images=(before, images),
+        cells={str(c): (past.published[c], places[c]) for c in sorted(quota)},
+        enrol_units=(enrol_units, len(done[Stage.ENROL])),
+        make_units=(max(make_units, len(done[Stage.MAKE])), len(done[Stage.MAKE])),
+        candidates=to_make + to_probe,
+        bytes=round(0 if finished else max(0, images - kept) * costs.bytes_per_image + to_make * costs.bytes_per_row),
+        workers=workers,
+        hours=worker_hours / workers,
+        worker_hours=worker_hours,
+        costs=costs,
+        device_kind=str(parts.run_facts["device_kind"]),
+    )
+
+
+def _is(unit: Any, stage: Stage, generation: int) -> bool:
+    return bool(unit["stage"] == stage.value and unit["generation"] == generation)
+
+
+def _enrolment(parts: Parts, step: Step, past: Past, books: Books, reserve: Counter[Cell]) -> tuple[int, int]:
+    """Return the units of the first enrolment round and the images that it probes with; none where it is closed."""
+    if enrolled_receipt_name(step.number) in books.known:
+        return sum(_is(r.unit, Stage.ENROL, step.number) for r in books.known.values()), 0
+    before = Before(
+        past.members, enrolled_templates(parts, step.number), probed_vectors(parts, step.number, books.known),
+        past.candidates, past.published, reserve,
+    )  # fmt: skip
+    units, _ = admission.plan_enrol_round(parts, step.number, 0, 0, past.candidates, None, before, Probed())
+    return len(units), sum(len(u.proposals) for u in units) * parts.recipe.enrol.probes

@@ -1,0 +1,282 @@
+"""The ledger: everything that says which files a dataset has (receipts, manifests, export manifests), read at once.
+
+Reading never fails on what is damaged: a record that is torn, misplaced or missing becomes a problem that names it.
+Verification holds the ledger against the store; what it does not name is an orphan.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.domain.manifest import FileEntry, Manifest, Receipt, manifest_path, receipt_path, version_name
+from pipeline.domain.ports import Store, Stored
+from pipeline.domain.unit import Stage
+from pipeline.flow.commit import enrolled_receipt_name
+
+RUN_AGAIN = "run the same generate command again: its unit alone is made again"
+DELETE_AND_RUN = f"delete it, then {RUN_AGAIN}"
+RESTORE = "restore it from a copy"
+FOLDERS = (
+    "versions/",
+    "exports/",
+    "receipts/",
+    "recipes/",
+    "enrolled/",
+    "segments/",
+    "audits/",
+    "quarantine/",
+    "runs/",
+)
+"""In this order, because a run may be at work: what names a file is written after it, so it is listed before it."""
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+_UNIT = re.compile(r"receipts/(?P<stage>.+)-g(?P<generation>\d+)(?:-\d+)?\.json")
+_PART = re.compile(r"segments/(?P<unit>[^/.]+)\.(?:tar|parquet)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong with one file: what was found, what is expected, what to do."""
+
+    path: str
+    found: str
+    expected: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.path}: {self.found}; expected {self.expected}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That a file has these bytes, and which record says so."""
+
+    entry: FileEntry
+    by: str
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the records of a dataset say.
+
+    Attributes:
+        stored: path -> what the listing tells of it, for every file that can be named.
+        receipts: unit name -> receipt.
+        manifests: version -> manifest, oldest first.
+        exports: paths of the manifests of exports.
+        claims: path -> what is said of it; several where records differ.
+        retired: versions whose index, documents and exports were removed when something was erased.
+        problems: what is wrong with the records themselves.
+    """
+
+    stored: Mapping[str, Stored]
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    exports: list[str] = field(default_factory=list)
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    retired: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    def claim(self, entries: Iterable[FileEntry], by: str) -> None:
+        """Take note that a record names these files."""
+        for entry in entries:
+            said = self.claims.setdefault(entry.path, [])
+            if all(claim.entry != entry for claim in said):
+                said.append(Claim(entry, by))
+
+
+def read_ledger(store: Store) -> Ledger:
+    """Read every record of a dataset: each folder is listed once, and small files are read together."""
+    ledger = Ledger({entry.path: entry for folder in FOLDERS for entry in store.entries(folder)})
+    _read_manifests(store, ledger)
+    _read_receipts(store, ledger)
+    for manifest in ledger.manifests.values():
+        # after the receipts: where both name a file, its receipt is the nearer witness
+        ledger.claim((*manifest.files, *manifest.documents), manifest.path)
+    _read_exports(store, ledger)
+    _check_chain(ledger)
+    _check_generations(ledger)
+    return ledger
+
+
+def on_purpose(path: str, stored: Collection[str], retired: Collection[str]) -> bool:
+    """Return whether a file that a record names is gone, or other than it says, because somebody was erased.
+
+    Erasing writes a superseding revision beside what it replaces, `segments/make-g0-000003.r1.tar`, and removes index,
+    documents and exports of the versions before it.
+    """
+    top, _, rest = path.partition("/")
+    if top in ("versions", "exports"):
+        return rest.partition("/")[0] in retired
+    stem, dot, suffix = path.rpartition(".")
+    return bool(dot) and f"{stem}.r1.{suffix}" in stored
+
+
+def remedy_of(path: str, *, altered: bool = False) -> str:
+    """Return what to do about a named file that is missing or has another size, or, with the right size, is altered."""
+    if path.startswith(("segments/", "audits/", "enrolled/")):
+        return RUN_AGAIN.replace(" again:", " again with --deep:") if altered else RUN_AGAIN
+    if path.startswith("exports/"):
+        anew = "run the same generate command again: the export of the newest version is written anew"
+        return f"{RESTORE}, or {'delete it and ' if altered else ''}{anew}"
+    return RESTORE
+
+
+def remedy_of_receipt(path: str, manifests: Mapping[str, Manifest]) -> str:
+    """Return what to do about a receipt that is missing or damaged.
+
+    A unit that no version holds is simply worked again, and an audit repeated. What is published follows from its
+    receipts: only those of the newest generation's images come out of a plan again.
+    """
+    match = _UNIT.fullmatch(path)
+    published = {m.generation for m in manifests.values()}
+    if match is None:
+        return RESTORE
+    stage, generation = match["stage"], int(match["generation"])
+    if stage.startswith("audit") or generation not in published:
+        return DELETE_AND_RUN
+    if stage == "make" and generation == max(published):
+        return f"{RESTORE}, or {DELETE_AND_RUN}"
+    return RESTORE
+
+
+def wrong_record(claim: Claim, right: Claim) -> Problem:
+    """Return the problem of a record that says of a file what another record, or the file itself, belies."""
+    found = f"names {claim.entry.path} with {claim.entry.bytes:,} bytes and SHA-256 {claim.entry.sha256[:12]}"
+    wanted = f"{right.entry.bytes:,} bytes and {right.entry.sha256[:12]}, as {right.by} says"
+    return Problem(claim.by, found, wanted, RESTORE)
+
+
+def unit_of(path: str) -> str | None:
+    """Return the unit that a file of a segment belongs to."""
+    match = _PART.fullmatch(path)
+    return match["unit"] if match else None
+
+
+def _read_receipts(store: Store, ledger: Ledger) -> None:
+    paths = [p for p in ledger.stored if p.startswith("receipts/") and p.endswith(".json")]
+    for path, data in store.get_many(paths).items():
+        try:
+            receipt = Receipt.from_json(data)
+            int(receipt.unit["generation"]), str(receipt.unit["stage"])
+        except _DAMAGE as error:
+            what = f"not a receipt ({type(error).__name__})"
+            ledger.problems.append(Problem(path, what, "the JSON of one", remedy_of_receipt(path, ledger.manifests)))
+            continue
+        if receipt.path != path:
+            found, remedy = f"the receipt of {receipt.name}", remedy_of_receipt(path, ledger.manifests)
+            ledger.problems.append(Problem(path, found, "that of the unit it is named after", remedy))
+        ledger.receipts[receipt.name] = receipt
+        ledger.claim(receipt.files, path)
+
+
+def _read_manifests(store: Store, ledger: Ledger) -> None:
+    paths = sorted(p for p in ledger.stored if re.fullmatch(r"versions/[^/]+/manifest\.json", p))
+    erased = 0
+    for path in paths:
+        version = path.split("/")[1]
+        try:
+            data = store.get(path)
+            raw, manifest = json.loads(data), Manifest.from_json(data)
+            stated, digest = raw["digest"], manifest.digest
+        except (*_DAMAGE, FileNotFoundError) as error:
+            what = f"not a manifest ({type(error).__name__})"
+            ledger.problems.append(Problem(path, what, "the JSON of one", RESTORE))
+            continue
+        if manifest.version != version:
+            found = f"the manifest of {manifest.version}"
+            ledger.problems.append(Problem(path, found, f"that of {version}", RESTORE))
+            continue
+        if stated != digest:
+            found = f"states digest {str(stated)[:12]}"
+            ledger.problems.append(Problem(path, found, f"{digest[:12]}, which follows from its files", RESTORE))
+        if len(raw.get("tombstones") or ()) > erased:
+            erased = len(raw["tombstones"])
+            ledger.retired.update(ledger.manifests)
+        ledger.manifests[version] = manifest
+
+
+def _read_exports(store: Store, ledger: Ledger) -> None:
+    paths = sorted(p for p in ledger.stored if re.fullmatch(r"exports/[^/]+/.+/manifest\.json", p))
+    for path, data in sorted(store.get_many(paths).items()):
+        root, version = path.removesuffix("manifest.json"), path.split("/")[1]
+        anew = remedy_of(path, altered=True)
+        try:
+            raw = json.loads(data)
+            entries = [FileEntry(root + f["path"], f["sha256"], int(f["bytes"])) for f in raw["files"]]
+            source = str(raw["source"]["digest"])
+        except _DAMAGE as error:
+            what = f"not the manifest of an export ({type(error).__name__})"
+            ledger.problems.append(Problem(path, what, "the JSON of one", anew))
+            continue
+        manifest = ledger.manifests.get(version)
+        if manifest is not None and source != manifest.digest:
+            wanted = f"{manifest.digest[:12]}, that of {version}"
+            ledger.problems.append(Problem(path, f"made from digest {source[:12]}", wanted, anew))
+        ledger.exports.append(path)
+        ledger.claim(entries, path)
+
+
+def _check_chain(ledger: Ledger) -> None:
+    """Versions are numbered without a gap, and each names the one before it, so none has two children."""
+    there = {p.split("/")[1] for p in ledger.stored if re.fullmatch(r"versions/v\d+/manifest\.json", p)}
+    newest = max((int(v.removeprefix("v")) for v in there), default=0)
+    for number in range(1, newest + 1):
+        version, parent = version_name(number), version_name(number - 1) if number > 1 else None
+        manifest = ledger.manifests.get(version)
+        path = manifest_path(version)
+        if version not in there:
+            ledger.problems.append(Problem(path, "missing", f"a manifest, as {version_name(newest)} stands", RESTORE))
+        elif manifest is not None and manifest.parent != parent:
+            found = f"its parent is {manifest.parent}"
+            ledger.problems.append(Problem(path, found, f"{parent}, the version before it", RESTORE))
+        elif manifest is not None and parent in ledger.manifests:
+            digest = ledger.manifests[parent].digest
+            if manifest.parent_digest != digest:
+                found = f"its parent has digest {str(manifest.parent_digest)[:12]}"
+                ledger.problems.append(Problem(path, found, f"{digest[:12]}, that of {parent}", RESTORE))
+
+
+def _check_generations(ledger: Ledger) -> None:
+    """A generation that made images has its recipe, and the receipt that says who is enrolled."""
+    made = {_generation(r.unit) for r in ledger.receipts.values() if r.unit["stage"] == Stage.MAKE.value}
+    made |= {m.generation for m in ledger.manifests.values()}
+    for generation in sorted(made):
+        path = f"recipes/g{generation}.yaml"
+        if path not in ledger.stored:
+            ledger.problems.append(Problem(path, "missing", f"the recipe of generation {generation}", RESTORE))
+        path = receipt_path(enrolled_receipt_name(generation))
+        if path not in ledger.stored:
+            wanted = f"the receipt of who is enrolled in generation {generation}"
+            ledger.problems.append(Problem(path, "missing", wanted, remedy_of_missing(path, ledger)))
+    _check_fingerprints(ledger)
+
+
+def _check_fingerprints(ledger: Ledger) -> None:
+    """One dataset has one fingerprint: that of its versions, or before the first that of most receipts."""
+    stated = Counter(m.fingerprint for m in ledger.manifests.values()) or Counter(
+        r.fingerprint for r in ledger.receipts.values()
+    )
+    if not stated:
+        return
+    (common, _), *_ = stated.most_common(1)
+    records: list[Manifest | Receipt] = [*ledger.manifests.values(), *ledger.receipts.values()]
+    for record in records:
+        if record.fingerprint != common:
+            found, wanted = f"fingerprint {record.fingerprint[:12]}", f"{common[:12]}, that of the dataset"
+            remedy = RESTORE if isinstance(record, Manifest) else remedy_of_receipt(record.path, ledger.manifests)
+            ledger.problems.append(Problem(record.path, found, wanted, remedy))
+
+
+def remedy_of_missing(path: str, ledger: Ledger) -> str:
+    """Return what to do about a receipt that is not there: nothing has to be deleted first."""
+    return remedy_of_receipt(path, ledger.manifests).replace(DELETE_AND_RUN, RUN_AGAIN)
+
+
+def _generation(unit: Mapping[str, Any]) -> int:
+    return int(unit["generation"])

@@ -1,0 +1,151 @@
+"""What earlier generations left: who is enrolled, who was worked on, and who is published with which images.
+
+Everything is read from receipts, enrolled files and the parent version's index; the first generation has no past.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain.errors import StoreError
+from pipeline.domain.manifest import IndexRow, Manifest, Receipt
+from pipeline.domain.records import Cell, Float32, Member, unit_rows
+from pipeline.domain.unit import Stage
+from pipeline.flow.commit import enrolled_paths, enrolled_receipt_name
+from pipeline.flow.parts import Parts
+from pipeline.flow.versions import published_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The generation that a recipe means for a dataset.
+
+    Attributes:
+        number: 0 for the first.
+        parent: the version that it grows from; None for the first.
+        images_before: images per identity as of the parent.
+        count_before: identities as of the parent.
+        published: the version that holds it, where that stands already.
+    """
+
+    number: int
+    parent: Manifest | None = None
+    images_before: int = 0
+    count_before: int = 0
+    published: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The state that a generation starts from.
+
+    Attributes:
+        members: everybody enrolled before, in ordinal order.
+        spent: ordinals that a make unit of an earlier generation worked.
+        rows: the parent's index; empty for the first generation.
+        labels: ordinal -> label, of the published.
+        candidates: candidate numbers given so far.
+    """
+
+    members: tuple[Member, ...] = ()
+    spent: frozenset[int] = frozenset()
+    rows: tuple[IndexRow, ...] = ()
+    labels: Mapping[int, int] | None = None
+    candidates: int = 0
+
+    @property
+    def published(self) -> Counter[Cell]:
+        """Return how many identities each cell has published."""
+        mine = self.labels or {}
+        return Counter(m.cell for m in self.members if m.ordinal in mine)
+
+    @property
+    def reserve(self) -> tuple[Member, ...]:
+        """Return who is enrolled and was never worked on."""
+        return tuple(m for m in self.members if m.ordinal not in self.spent)
+
+
+def past_of(parts: Parts, generation: int, parent: Manifest | None, known: Mapping[str, Receipt]) -> Past:
+    """Return what the generations before `generation` left."""
+    if generation == 0:
+        return Past()
+    rows = tuple(published_rows(parts.segments, parts.store, parent)) if parent else ()
+    made = (r for r in known.values() if r.unit["stage"] == Stage.MAKE.value and r.unit["generation"] < generation)
+    closed = [enrolled_receipt_name(g) for g in range(generation)]
+    if missing := [name for name in closed if name not in known]:
+        raise StoreError(f"receipts/{missing[0]}.json: missing; restore receipts/ from a copy")
+    numbered = [known[name].unit["candidates"] for name in closed]
+    return Past(
+        members=tuple(members_before(parts, generation)),
+        spent=frozenset(o for receipt in made for o in receipt.unit["ordinals"]),
+        rows=rows,
+        labels={r.identity: r.label for r in rows},
+        candidates=max(numbered, default=0),
+    )
+
+
+def members_before(parts: Parts, generation: int) -> list[Member]:
+    """Return everybody enrolled before a generation, in ordinal order."""
+    return [
+        m for path in enrolled_paths(parts.store, generation) for m in parts.segments.read_members(parts.store, path)
+    ]
+
+
+def probed_vectors(parts: Parts, generation: int, known: Mapping[str, Receipt]) -> Float32 | None:
+    """Return the vectors of every candidate probed before `generation`, (P, D); None where there are none."""
+    mine = [
+        name
+        for name, r in sorted(known.items())
+        if r.unit["stage"] == Stage.ENROL.value and r.unit["generation"] < generation
+    ]
+    blocks = [parts.segments.read_columns(parts.store, name, ["vector"])["vector"] for name in mine]
+    return np.concatenate(blocks) if blocks else None
+
+
+def enrolled_templates(parts: Parts, generation: int) -> Float32 | None:
+    """Return the templates of everybody enrolled before `generation`, (M, E), in ordinal order; None for the first."""
+    blocks = []
+    for path in enrolled_paths(parts.store, generation):
+        identities, _ = parts.segments.read_identities(parts.store, path)
+        blocks += [i.template_E for i in identities]
+    return np.stack(blocks) if blocks else None
+
+
+def embedding_sums(parts: Parts, rows: Iterable[IndexRow], ordinals: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return the float64 sums of the published embeddings of these identities, (n, E), in the order of `ordinals`.
+
+    Embeddings are added one by one in the order of segment and row, so that a sum is one number everywhere.
+    """
+    place = {ordinal: n for n, ordinal in enumerate(ordinals)}
+    by_segment: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.identity in place:
+            by_segment[row.segment].add(row.key)
+    sums: npt.NDArray[np.float64] | None = None
+    for segment in sorted(by_segment):
+        columns = parts.segments.read_columns(parts.store, segment, ["key", "identity", "embedding"])
+        wanted = np.array([k in by_segment[segment] for k in columns["key"]], bool)
+        emb, owner = columns["embedding"][wanted], columns["identity"][wanted]
+        if sums is None:
+            sums = np.zeros((len(ordinals), emb.shape[1]))
+        # unbuffered, one row after the other
+        np.add.at(sums, [place[int(o)] for o in owner], emb.astype(np.float64))
+    return np.empty((0, 0)) if sums is None else sums
+
+
+def published_templates(parts: Parts, past: Past) -> tuple[list[int], Float32]:
+    """Return the published ordinals in label order and the templates of their published images, (M, E)."""
+    labels = past.labels or {}
+    ordinals = sorted(labels, key=lambda o: labels[o])
+    if not ordinals:
+        return [], np.empty((0, 0), np.float32)
+    blocks = []
+    for start in range(0, len(ordinals), 4096):
+        part = ordinals[start : start + 4096]
+        blocks.append(unit_rows(embedding_sums(parts, past.rows, part), "templates of published identities"))
+    return ordinals, np.concatenate(blocks)

@@ -1,0 +1,35 @@
+"""Reading what is published: versions, their manifests, their indexes."""
+
+from __future__ import annotations
+
+from pipeline.domain.errors import StoreError
+from pipeline.domain.manifest import IndexRow, Manifest, manifest_path
+from pipeline.domain.ports import SegmentWriter, Store
+
+
+def versions(store: Store) -> list[str]:
+    """Return the published versions, oldest first."""
+    paths = [p for p in store.list("versions/") if p.endswith("/manifest.json")]
+    return sorted(p.split("/")[1] for p in paths)
+
+
+def read_manifest(store: Store, version: str) -> Manifest:
+    """Return a version's manifest; raises StoreError where its bytes are none."""
+    path = manifest_path(version)
+    try:
+        return Manifest.from_json(store.get(path))
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; versions here: {', '.join(versions(store)) or 'none'}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: not a manifest ({type(error).__name__}); restore it from a copy") from None
+
+
+def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
+    """Return the index of a version; raises StoreError where it is not there."""
+    path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
+    if path is None:
+        raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
+    try:
+        return segments.read_index(store, path)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; restore it from a copy") from None

@@ -1,0 +1,98 @@
+"""A driver in a process of its own, for tests that stop it or take nodes from its cluster.
+
+Run as `python -m tests.execute.ray_driver MODE FOLDER`; the last line it writes is JSON about what came out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    OMP_NUM_THREADS="1",
+)
+import pipeline.execute.workers as pool
+from pipeline.domain.errors import FacemintError
+from pipeline.execute.on_ray import RayExecutor
+from pipeline.execute.stop import Stop, on_signals
+from tests.execute.toys import Toy, units
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+UNITS = 40
+
+
+def cluster_of(nodes: int) -> tuple[Any, list[Any]]:
+    """Start a head without CPUs and so many nodes with one."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    return cluster, [cluster.add_node(**NODE) for _ in range(nodes)]
+
+
+def raylet(node: Any) -> Any:
+    """Return the process that speaks for a node."""
+    return next(p for kind, infos in node.all_processes.items() if "raylet" in kind for p in infos).process
+
+
+def change(mode: str, cluster: Any, nodes: list[Any]) -> None:
+    """Do to the cluster what the mode says."""
+    if mode in ("node", "drained"):
+        cluster.remove_node(nodes[1], allow_graceful=mode == "drained")
+    elif mode == "raylet":
+        raylet(nodes[1]).kill()
+    elif mode == "all":
+        for node in nodes:
+            cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(**NODE)
+    elif mode == "grow":
+        cluster.add_node(**NODE)
+
+
+def main(mode: str, folder: Path) -> int:
+    """Work the units while something happens; write what came out and return the exit status."""
+    pool.CLUSTER_LOOK_S = 1.0
+    cluster, nodes = (None, []) if mode == "stop" else cluster_of(1 if mode == "grow" else 2)
+    toy, stop = Toy(folder, seconds=0.5), Stop()
+    executor = RayExecutor(
+        toy,
+        workers=None,
+        address=cluster.address if cluster else None,
+        unit_limit_s=60.0,
+        quarantine=toy.quarantine,
+        stop=stop,
+    )
+    done: list[str] = []
+    status, error = 0, ""
+    with on_signals(stop):
+        try:
+            executor.device_kinds()
+            for receipt in executor.run(units(*range(UNITS))):
+                done.append(receipt.name)
+                if len(done) == 4 and mode == "stop":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                elif len(done) == 4 and cluster:
+                    change(mode, cluster, nodes)
+        except FacemintError as raised:
+            status, error = raised.exit_status, str(raised)
+        finally:
+            executor.close()
+    pids = {line.split()[0] for n in range(UNITS) for line in toy.tries(n)}
+    deaths = toy.store.list("quarantine/")
+    told = json.dumps({"done": done, "error": error, "deaths": deaths, "pids": sorted(pids)})
+    sys.stdout.write(f"{told}\n")
+    if cluster:
+        cluster.shutdown()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

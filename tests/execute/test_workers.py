@@ -1,0 +1,262 @@
+"""What the pool does when workers are lost, seen without an engine: a cluster on a desk, whose losses are scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipeline.execute.workers as pool
+from pipeline.domain.errors import FacemintError, RetryableStoreError, WorkerStartError
+from pipeline.domain.unit import Unit
+from pipeline.execute.cluster import Loss, Lost, Raised
+from pipeline.execute.restarts import START_DEATHS_ALLOWED, MemoryKills, Restarts
+from pipeline.execute.stop import Stop
+from pipeline.execute.workers import WorkersExecutor
+from tests.execute.toys import Toy, ToyWorker, name, units
+
+
+@dataclass(eq=False)
+class Process:
+    """A worker of the desk cluster."""
+
+    node: str
+    worker: ToyWorker | None = None
+    dead: Lost | None = None
+    calls: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of a process."""
+
+    process: Process
+    method: str
+    args: tuple[Any, ...]
+
+
+class Desk:
+    """Implements `cluster.Cluster` within this process: every look lets each process answer one call.
+
+    Args:
+        toy: builds the workers.
+        nodes: node -> CPUs; may be changed while it runs.
+        losses: (unit number, how often) -> what happens to the process that works it.
+    """
+
+    def __init__(self, toy: Toy, nodes: dict[str, int], losses: dict[int, list[Loss]] | None = None) -> None:
+        self.toy, self.nodes, self.losses = toy, nodes, losses or {}
+        self.processes: list[Process] = []
+        self.worked: list[tuple[str, int]] = []
+        self.mute: set[int] = set()
+        """Units whose worker is lost after the receipt is written, and before the answer is sent."""
+        self.before_start: Callable[[], Lost | Raised | None] = lambda: None
+
+    def open(self) -> None:
+        """Do nothing: a desk is always there."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def cpus(self) -> float:
+        """Return the CPUs of the nodes."""
+        return float(sum(self.nodes.values()))
+
+    def hire(self, workers: int | None) -> Process:
+        """Return a process on the node with most room, or one that waits for room."""
+        room = {n: c - sum(p.node == n and p.dead is None for p in self.processes) for n, c in self.nodes.items()}
+        node = max(room, key=lambda n: room[n], default="")
+        self.processes.append(Process(node if room.get(node, 0) > 0 else ""))
+        return self.processes[-1]
+
+    def call(self, handle: Process, method: str, *args: Any) -> Call:
+        """Queue a call."""
+        handle.calls.append(Call(handle, method, args))
+        return handle.calls[-1]  # type: ignore[no-any-return]
+
+    def answered(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
+        """Return the calls of every process that has found room, or died."""
+        return [c for c in calls if c.process.node or c.process.dead]
+
+    def answer(self, call: Call, node: str | None) -> Any:
+        """Carry the call out."""
+        process = call.process
+        process.calls.remove(call)
+        if process.dead:
+            return process.dead
+        if call.method == "where":
+            return {"node": process.node, "host": process.node, "pid": id(process)}
+        if call.method == "hello":
+            went_wrong = self.before_start()
+            process.dead = went_wrong if isinstance(went_wrong, Lost) else None
+            process.worker = process.worker or self.toy()
+            return went_wrong or process.worker.device_kind()
+        unit: Unit = call.args[0]
+        self.worked.append((process.node, unit.index))
+        assert process.worker is not None
+        if self.losses.get(unit.index):
+            if unit.index in self.mute:
+                process.worker.work(unit)
+            process.dead = Lost(self.losses[unit.index].pop(0), "scripted")
+            return process.dead
+        try:
+            return process.worker.work(unit)
+        except FacemintError as error:
+            return Raised(error)
+
+    def dismiss(self, handle: Process) -> None:
+        """Let a process go."""
+        handle.dead = handle.dead or Lost(Loss.PROCESS, "dismissed")
+
+
+def over(desk: Desk, workers: int | None = None) -> WorkersExecutor:
+    """Return an executor on a desk."""
+    return WorkersExecutor(
+        desk,
+        workers=workers,
+        unit_limit_s=60.0,
+        quarantine=desk.toy.quarantine,
+        stop=Stop(),
+    )
+
+
+def done(executor: WorkersExecutor, *numbers: int) -> list[str]:
+    """Run units and return the names of their receipts, sorted."""
+    return sorted(r.name for r in executor.run(units(*numbers)))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses."""
+    monkeypatch.setattr(pool, "POLL_S", 0.01)
+    monkeypatch.setattr("pipeline.execute.restarts.BACKOFF_S", 0.01)
+
+
+@pytest.mark.parametrize("losses", [[Loss.NODE], [Loss.NODE] * 7])
+def test_a_unit_that_loses_its_node_is_issued_again_without_a_death(tmp_path: Path, losses: list[Loss]) -> None:
+    """However often nodes are lost under a unit, none of it is held against the unit."""
+    desk = Desk(Toy(tmp_path), {"a": 1, "b": 1}, {1: list(losses)})
+    assert done(over(desk), *range(6)) == [name(n) for n in range(6)]
+    assert desk.toy.store.list("quarantine/") == []
+    assert sum(n == 1 for _, n in desk.worked) == 1 + len(losses)
+
+
+@pytest.mark.parametrize("loss", [Loss.PROCESS, Loss.NODE])
+def test_a_worker_lost_with_its_answer_unsent_blames_nobody(tmp_path: Path, loss: Loss) -> None:
+    """The receipt in the store says that the unit is done: it comes once, is not worked again, and bears no death."""
+    desk = Desk(Toy(tmp_path), {"a": 1}, {1: [loss]})
+    desk.mute = {1}
+    assert done(over(desk), *range(4)) == [name(n) for n in range(4)]
+    assert [len(desk.toy.tries(n)) for n in range(4)] == [1, 1, 1, 1]
+    assert desk.toy.store.list("quarantine/") == []
+
+
+def test_a_memory_kill_beside_others_shrinks_the_pool_and_blames_nobody(tmp_path: Path) -> None:
+    """The monitor picks the youngest, not the largest: with neighbours the unit is innocent, and one works less."""
+    desk = Desk(Toy(tmp_path), {"a": 3}, {2: [Loss.MEMORY]})
+    executor = over(desk)
+    assert done(executor, *range(12)) == [name(n) for n in range(12)]
+    assert desk.toy.store.list("quarantine/") == []
+    assert sum(p.dead is None for p in desk.processes) == 2
+    executor.close()
+
+
+def test_a_memory_kill_of_a_worker_alone_on_its_node_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that needs more memory than a node has is quarantined, instead of being issued for ever."""
+    monkeypatch.setattr("pipeline.execute.restarts.MEMORY_CALM_S", 0.0)
+    desk = Desk(Toy(tmp_path), {"a": 1}, {2: [Loss.MEMORY] * 9})
+    executor = over(desk)
+    with pytest.raises(FacemintError, match=f"quarantined.*{name(2)}"):
+        done(executor, *range(4))
+    assert len(desk.losses[2]) == 6
+
+
+def test_the_last_units_wait_for_idle_workers(tmp_path: Path) -> None:
+    """No unit waits behind another while a worker has none: two units on two workers go to one each."""
+    desk = Desk(Toy(tmp_path), {"a": 1, "b": 1})
+    executor = over(desk)
+    executor.device_kinds()
+    done(executor, 0, 1)
+    assert sorted(node for node, _ in desk.worked) == ["a", "b"]
+
+
+def test_a_cluster_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a number of workers there is one per CPU, looked up again and again."""
+    monkeypatch.setattr(pool, "CLUSTER_LOOK_S", 0.0)
+    desk = Desk(Toy(tmp_path), {"a": 1}, {9: [Loss.NODE]})
+    executor = over(desk)
+    for number, _ in enumerate(executor.run(units(*range(20)))):
+        if number == 3:
+            desk.nodes["b"] = 2
+    assert {node for node, _ in desk.worked} == {"a", "b"}
+    assert sum(p.dead is None for p in desk.processes) == 3
+
+
+def test_a_cluster_without_room_ends_the_run_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that finds no room for any worker waits so long and no longer."""
+    monkeypatch.setattr(pool, "ROOM_S", 0.1)
+    executor = over(Desk(Toy(tmp_path), {}), workers=2)
+    with pytest.raises(WorkerStartError, match=r"^no worker found room .* 0.1 s: 2 are wanted, 0 CPUs .* to resume$"):
+        done(executor, 0)
+
+
+def test_device_kinds_do_not_wait_for_workers_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five are wanted and two find room: after a while those two are enough to begin."""
+    monkeypatch.setattr(pool, "GATHER_S", 0.1)
+    executor = over(Desk(Toy(tmp_path), {"a": 2}), workers=5)
+    assert executor.device_kinds() == {"toy"}
+    assert done(executor, 0, 1, 2) == [name(0), name(1), name(2)]
+
+
+@pytest.mark.parametrize(
+    ("went_wrong", "told"),
+    [
+        (Lost(Loss.PROCESS, "signal 9"), r"a worker died while it started \(signal 9\)"),
+        (Raised(RetryableStoreError("time-out")), "time-out"),
+    ],
+)
+def test_starts_that_fail_are_bounded(tmp_path: Path, went_wrong: Lost | Raised, told: str) -> None:
+    """Three starts in a row may fail where nobody works; then the run ends with what the last one said."""
+    desk = Desk(Toy(tmp_path), {"a": 1})
+    desk.before_start = lambda: went_wrong
+    with pytest.raises(FacemintError, match=told):
+        done(over(desk), 0)
+    assert len(desk.processes) == START_DEATHS_ALLOWED
+
+
+def test_starts_that_fail_do_not_end_a_run_in_which_others_work(tmp_path: Path) -> None:
+    """One node is broken: what starts there dies, and the other node does all units."""
+    desk = Desk(Toy(tmp_path), {"a": 2})
+    executor = over(desk, workers=1)
+    executor.device_kinds()
+    desk.before_start = lambda: Lost(Loss.PROCESS, "signal 9")
+    executor._workers = 2
+    assert done(executor, *range(30)) == [name(n) for n in range(30)]
+
+
+def test_pauses_between_starts_grow_and_end_with_a_success() -> None:
+    """The pause doubles up to half a minute, however often it failed, and one success forgets it."""
+    restarts = Restarts()
+    pauses = []
+    for _ in range(2000):
+        restarts.failed(WorkerStartError("no"), now_s=0.0)
+        pauses.append(restarts.not_before_s)
+    assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
+    assert max(pauses) == 30.0
+    assert restarts.exhausted
+    assert not restarts.may_start(29.9)
+    restarts.succeeded()
+    assert restarts.may_start(0.0)
+    assert not restarts.exhausted
+
+
+def test_workers_killed_at_one_blow_were_each_others_company() -> None:
+    """The second of two killed within seconds on a node had company, a third much later had none."""
+    kills = MemoryKills()
+    assert kills.had_company("a", neighbours=1, now_s=10.0)
+    assert kills.had_company("a", neighbours=0, now_s=10.1)
+    assert not kills.had_company("a", neighbours=0, now_s=60.0)
+    assert not kills.had_company("b", neighbours=0, now_s=60.0)
