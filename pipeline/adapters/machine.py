@@ -37,7 +37,8 @@ def device_kind() -> str:
     import torch
 
     level = torch.backends.cpu.get_cpu_capability()
-    return f"cpu {level} ({_cpu_model()}), torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+    libraries = f"torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+    return f"cpu {level} ({_cpu_model()}), {libraries}"
 
 
 def _cpu_model() -> str:
