@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipeline.domain.errors import FacemintError
@@ -51,8 +52,15 @@ class MemoryKills:
         """Start with none seen."""
         self._last_s: dict[str, float] = {}
 
-    def had_company(self, node: str, neighbours: int, now_s: float) -> bool:
-        """Take note of a kill on a node; return whether other workers of ours were there, or had just been."""
-        before_s = self._last_s.get(node)
+    def had_company(self, node: str, neighbours: int, began_s: float, now_s: float) -> bool:
+        """Take note of a kill on a node; return whether other workers of ours were there, or had just been killed too.
+
+        Args:
+            node: where.
+            neighbours: workers of ours that live there.
+            began_s: when the killed one began what it did: what was killed before that did not disturb it.
+            now_s: when it was killed.
+        """
+        before_s = self._last_s.get(node, -math.inf)
         self._last_s[node] = now_s
-        return neighbours > 0 or (before_s is not None and now_s - before_s < MEMORY_CALM_S)
+        return neighbours > 0 or (began_s <= before_s and now_s - before_s < MEMORY_CALM_S)

@@ -250,9 +250,9 @@ class WorkersExecutor:
         """Return whether a worker killed for want of memory shared its node with ours; if so go on with one less."""
         node = hand.facts.get("node")
         neighbours = sum(h.facts.get("node") == node for h in self._hands)
-        if not self._memory.had_company(str(node), neighbours, time.monotonic()):
+        if not self._memory.had_company(str(node), neighbours, hand.since_s, time.monotonic()):
             return False
-        self._fewer += 1
+        self._fewer += self._wanted() > 1
         log.warning(
             "a worker was killed for want of memory; going on with %d; set compute.workers lower", self._wanted()
         )

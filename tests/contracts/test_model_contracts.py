@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from jobs import wiring
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.ports import Generator, IdentitySampler, Measurer, Recogniser
-from pipeline.domain.records import Cell, UInt8
+from pipeline.domain.records import Cell, Float32, UInt8
 from pipeline.domain.rng import Key, Stream
 from pipeline.flow.parts import Parts, embed_fixed, measure_fixed
 from tests.worlds import sketches
@@ -38,6 +39,21 @@ def inputs(parts: Parts, count: int = BATCH) -> tuple[Any, Any, Any]:
 def faces(parts: Parts) -> UInt8:
     """Return eight images of eight identities."""
     return parts.generator.generate(*inputs(parts))
+
+
+def require_independent_images(generator: Generator, parts: Parts, faces: UInt8) -> None:
+    """Fail unless rows in another order give the same images in that order, byte for byte."""
+    vectors, conditions, noise = inputs(parts)
+    order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
+    shuffled = generator.generate(vectors[order], [conditions[i] for i in order], noise[order])
+    np.testing.assert_array_equal(shuffled, faces[order])
+
+
+def require_independent_rows(recogniser: Recogniser, faces: UInt8) -> None:
+    """Fail unless position, neighbours and padding change no bit of an embedding."""
+    emb = embed_fixed(recogniser, faces, BATCH)
+    np.testing.assert_array_equal(embed_fixed(recogniser, faces[::-1].copy(), BATCH), emb[::-1])
+    np.testing.assert_array_equal(embed_fixed(recogniser, faces[:3], BATCH), emb[:3])
 
 
 class TestGenerator:
@@ -77,10 +93,21 @@ class TestGenerator:
         """Rows in another order give the same images in that order, byte for byte."""
         if not parts.generator.card.row_independent:
             pytest.skip(f"{parts.generator.card.name} is not row independent, and runs at batch 1")
-        vectors, conditions, noise = inputs(parts)
-        order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
-        shuffled = parts.generator.generate(vectors[order], [conditions[i] for i in order], noise[order])
-        np.testing.assert_array_equal(shuffled, faces[order])
+        require_independent_images(parts.generator, parts, faces)
+
+    def test_a_card_that_claims_independence_and_lies_is_found_out(self, parts: Parts, faces: UInt8) -> None:
+        """A generator whose rows lean on their neighbours fails the check above."""
+        inner = parts.generator
+
+        class Leaning:
+            def generate(self, *args: Any) -> UInt8:
+                made = inner.generate(*args)
+                made[1:, 0, 0] = made[:-1, 0, 0]
+                return made
+
+        liar: Any = Leaning()
+        with pytest.raises(AssertionError):
+            require_independent_images(liar, parts, liar.generate(*inputs(parts)))
 
 
 class TestRecognisers:
@@ -105,9 +132,23 @@ class TestRecognisers:
         """Position, neighbours and padding change no bit of an embedding."""
         if not recogniser.card.row_independent:
             pytest.skip(f"{recogniser.card.name} is not row independent, and runs at batch 1")
-        emb = embed_fixed(recogniser, faces, BATCH)
-        np.testing.assert_array_equal(embed_fixed(recogniser, faces[::-1].copy(), BATCH), emb[::-1])
-        np.testing.assert_array_equal(embed_fixed(recogniser, faces[:3], BATCH), emb[:3])
+        require_independent_rows(recogniser, faces)
+
+    def test_a_card_that_claims_independence_and_lies_is_found_out(self, parts: Parts, faces: UInt8) -> None:
+        """A recogniser with a figure of the whole batch in its rows, as dynamic int8 has, fails the check above."""
+        inner = parts.judge
+
+        class Leaning:
+            card, space = replace(inner.card, row_independent=True), inner.space
+
+            def embed(self, images: UInt8) -> Float32:
+                emb = inner.embed(images)
+                emb = emb + np.float32(1e-3) * emb.mean(axis=0)
+                return np.asarray(emb / np.linalg.norm(emb, axis=1, keepdims=True), np.float32)
+
+        liar: Any = Leaning()
+        with pytest.raises(AssertionError):
+            require_independent_rows(liar, faces)
 
     def test_its_calibration_is_its_own_and_rises(self, recogniser: Recogniser) -> None:
         """Thresholds rise as the false match rate falls, in every unit compared, in this recogniser's space."""

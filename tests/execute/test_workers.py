@@ -164,14 +164,15 @@ def test_a_memory_kill_beside_others_shrinks_the_pool_and_blames_nobody(tmp_path
     executor.close()
 
 
-def test_a_memory_kill_of_a_worker_alone_on_its_node_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A unit that needs more memory than a node has is quarantined, instead of being issued for ever."""
-    monkeypatch.setattr("pipeline.execute.restarts.MEMORY_CALM_S", 0.0)
-    desk = Desk(Toy(tmp_path), {"a": 1}, {2: [Loss.MEMORY] * 9})
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_a_unit_that_needs_more_memory_than_its_node_has_is_quarantined(tmp_path: Path, cpus: int) -> None:
+    """Every kill shrinks the pool until the unit has the node for itself; from then on kills count: no endless loop."""
+    desk = Desk(Toy(tmp_path), {"a": cpus}, {2: [Loss.MEMORY] * 20})
     executor = over(desk)
     with pytest.raises(FacemintError, match=f"quarantined.*{name(2)}"):
-        done(executor, *range(4))
-    assert len(desk.losses[2]) == 6
+        done(executor, *range(8))
+    assert len(desk.toy.store.list("quarantine/")) == 3
+    assert 20 - len(desk.losses[2]) <= 3 + cpus
 
 
 def test_the_last_units_wait_for_idle_workers(tmp_path: Path) -> None:
@@ -254,9 +255,10 @@ def test_pauses_between_starts_grow_and_end_with_a_success() -> None:
 
 
 def test_workers_killed_at_one_blow_were_each_others_company() -> None:
-    """The second of two killed within seconds on a node had company, a third much later had none."""
+    """The second of two killed within seconds had company; not so one that began, or died, well after the first."""
     kills = MemoryKills()
-    assert kills.had_company("a", neighbours=1, now_s=10.0)
-    assert kills.had_company("a", neighbours=0, now_s=10.1)
-    assert not kills.had_company("a", neighbours=0, now_s=60.0)
-    assert not kills.had_company("b", neighbours=0, now_s=60.0)
+    assert kills.had_company("a", neighbours=1, began_s=1.0, now_s=10.0)
+    assert kills.had_company("a", neighbours=0, began_s=1.0, now_s=10.1)
+    assert not kills.had_company("a", neighbours=0, began_s=10.2, now_s=11.0)
+    assert not kills.had_company("a", neighbours=0, began_s=1.0, now_s=60.0)
+    assert not kills.had_company("b", neighbours=0, began_s=1.0, now_s=60.0)
