@@ -153,15 +153,21 @@ def require_unit_rows(emb_NE: Float32, what: str) -> Float32:
     rows = np.ascontiguousarray(emb_NE, dtype=np.float32)
     if rows.ndim != 2:
         raise BadVectorError(f"{what}: shape {rows.shape} where (N, E) is expected")
-    lengths = np.sqrt(np.einsum("ne,ne->n", rows, rows, dtype=np.float64))
-    bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE))
+    bad = np.flatnonzero(~unit_length(rows))
     if bad.size:
         row = int(bad[0])
+        length = np.linalg.norm(rows[row].astype(np.float64))
         raise BadVectorError(
-            f"{what}: row {row} has length {lengths[row]:.6g} ({bad.size} of {len(rows)} rows); "
+            f"{what}: row {row} has length {length:.6g} ({bad.size} of {len(rows)} rows); "
             "embeddings are finite float32 vectors of unit length"
         )
     return rows
+
+
+def unit_length(emb_NE: Float32) -> npt.NDArray[np.bool_]:
+    """Return which rows are finite and of unit length."""
+    lengths = np.sqrt(np.einsum("ne,ne->n", emb_NE, emb_NE, dtype=np.float64))
+    return np.asarray(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)
 
 
 def unit_rows(raw_NE: npt.NDArray[np.floating], what: str) -> Float32:

@@ -27,6 +27,7 @@ from pipeline.flow.parts import Parts
 COLLIDES = "template_collides"
 EXPECTED_YIELD = 0.7
 """Share of proposals taken to be enrolled in the cell they were drawn towards, before any was measured."""
+NO_CELL = Cell(())
 PROBE_COLUMNS = ("candidate", "cell_asked", "posterior", "vector", "template", "quality", "accepted", "reasons")
 
 
@@ -49,7 +50,8 @@ class Probed:
         """Take in the rows of one unit, with PROBE_COLUMNS."""
         self.candidates += [int(c) for c in columns["candidate"]]
         self.asked += columns["cell_asked"]
-        self.cells += [cell_of(posterior, targets) for posterior in columns["posterior"]]
+        # a candidate whose probes have no numbers has no posterior either, and is accepted in no cell
+        self.cells += [cell_of(dict(p), targets) if p else NO_CELL for p in columns["posterior"]]
         self.accepted += [bool(a) for a in columns["accepted"]]
         self.quality += [float(q) for q in columns["quality"]]
         for reasons in columns["reasons"]:

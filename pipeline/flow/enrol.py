@@ -7,6 +7,7 @@ consistency, a cell. Who is enrolled is decided when a round closes, in `admissi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from pipeline.domain.rng import Key, Stream
 from pipeline.domain.separation import exact_cos
 from pipeline.domain.unit import Proposal, Unit
 from pipeline.flow.commit import commit, receipt_of
+from pipeline.flow.judge import UNREADABLE
 from pipeline.flow.make import generate_fixed
-from pipeline.flow.parts import Parts, embed_fixed, measure_fixed
+from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed
 
 INCONSISTENT = "probes_inconsistent"
 
@@ -48,11 +50,16 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
         faces = generate_fixed(parts, vectors[[n for n, _, _ in block]], conditions, noise)
         decoded.append(np.stack([parts.codec.decode(parts.codec.encode(face)) for face in faces]))
     images = np.concatenate(decoded)
-    emb = embed_fixed(parts.judge, images, parts.judge_batch).reshape(len(unit.proposals), probes, -1)
+    flat, sound = embed_each(parts.judge, images, parts.judge_batch)
+    emb = flat.reshape(len(unit.proposals), probes, -1)
     measures = measure_fixed(parts.measurers, images, parts.judge_batch)
+    readable = (sound & finite_rows(measures, len(images))).reshape(-1, probes).all(axis=1)
     threshold = consistency_cos(recipe, parts.judge.calibration)
     rows = []
     for n, proposal in enumerate(unit.proposals):
+        if not readable[n]:
+            rows.append(_unreadable(proposal, vectors[n], probes))
+            continue
         pooled = {k: float(v.reshape(-1, probes)[n].mean()) for k, v in measures.items()}
         quality = leave_one_out(emb[n])
         accepted = quality >= threshold
@@ -76,6 +83,23 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     receipt = receipt_of(unit, parts, counts, files, started_s)
     commit(parts, receipt)
     return receipt
+
+
+def _unreadable(proposal: Proposal, vector_D: Float32, probes: int) -> dict[str, Any]:
+    """Return the row of a candidate that has a probe without numbers: it has no template, and nothing to compare."""
+    return {
+        "candidate": proposal.candidate,
+        "cell_asked": proposal.cell,
+        "probes": probes,
+        "measures": {},
+        "posterior": {},
+        "vector": vector_D,
+        "template": None,
+        "quality": None,
+        "probe_keys": [minted_key(proposal.candidate, k, 0) for k in range(probes)],
+        "accepted": False,
+        "reasons": [UNREADABLE],
+    }
 
 
 def leave_one_out(emb_KE: Float32) -> float:

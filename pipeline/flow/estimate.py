@@ -18,7 +18,7 @@ from pipeline.domain.unit import Proposal, Stage
 from pipeline.flow.enrol import draw_vector
 from pipeline.flow.judge import Templates, judge, samples_of
 from pipeline.flow.make import generate_fixed
-from pipeline.flow.parts import Parts, embed_fixed, measure_fixed
+from pipeline.flow.parts import Parts, embed_fixed, finite_rows, measure_fixed
 from pipeline.flow.window import Outcome, Try
 
 TRIAL_IDENTITIES = 6
@@ -95,8 +95,10 @@ def from_trial(parts: Parts) -> Costs:
         Identity(n, n, Cell(()), 0, vectors[n], template_of(owned[n, :probes]), probes, 1.0)
         for n in range(TRIAL_IDENTITIES)
     ]
-    samples = samples_of(asked, conditions, emb, measures, Templates(people))
-    judged = [judge(s, parts.filters(recipe.identities.count)) for s in samples if s.slot >= probes]
+    sound = finite_rows(measures, len(asked))
+    samples = samples_of(asked, conditions, emb, measures, sound, Templates(people))
+    filters = parts.filters(recipe.identities.count)
+    judged = [judge(s, filters, sound=bool(sound[n])) for n, s in enumerate(samples) if s.slot >= probes]
     kept = sum(outcome is Outcome.ACCEPTED for _, outcome in judged)
     return Costs(
         source=f"a trial of {len(asked)} images on this machine",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.domain.ports import Filter
 from pipeline.domain.records import Conditions, Float32, Identity, Measures, Sample, Verdict, minted_key
@@ -18,6 +19,8 @@ from pipeline.flow.window import Outcome, Try
 OWN = "own_template_cos"
 NEAREST = "nearest_other_cos"
 NEAREST_ORDINAL = "nearest_other_identity"
+UNREADABLE = "numbers_not_finite"
+"""Why a face is refused whose embedding or measures came out NaN, infinite or without length."""
 
 
 class Templates:
@@ -50,13 +53,20 @@ def samples_of(
     conditions: Sequence[Conditions],
     emb_NE: Float32,
     measures: Mapping[str, np.ndarray],
+    sound_N: npt.NDArray[np.bool_],
     templates: Templates,
 ) -> list[Sample]:
-    """Return the samples of a batch, with every number that a filter may ask for."""
-    identity = templates.identity_measures(emb_NE, [t.identity for t in tries])
+    """Return the samples of a batch, with every number that a filter may ask for.
+
+    A face whose embedding or measures are no numbers (`sound_N` false) has those that are, and is compared with nobody.
+    """
+    sound = np.flatnonzero(sound_N)
+    compared = templates.identity_measures(emb_NE[sound], [tries[n].identity for n in sound]) if len(sound) else []
+    identity = dict(zip(sound.tolist(), compared, strict=True))
     out = []
     for n, tried in enumerate(tries):
-        numbers: Measures = {**{k: float(v[n]) for k, v in measures.items()}, **identity[n]}
+        numbers: Measures = {k: float(v[n]) for k, v in measures.items() if sound_N[n] or np.isfinite(v[n])}
+        numbers |= identity.get(n, {})
         out.append(
             Sample(
                 key=minted_key(tried.identity, tried.slot, tried.attempt),
@@ -71,8 +81,13 @@ def samples_of(
     return out
 
 
-def judge(sample: Sample, filters: Sequence[Filter]) -> tuple[tuple[Verdict, ...], Outcome]:
-    """Return every filter's verdict and what they amount to."""
+def judge(sample: Sample, filters: Sequence[Filter], *, sound: bool = True) -> tuple[tuple[Verdict, ...], Outcome]:
+    """Return every filter's verdict and what they amount to; of a face without numbers, the one verdict that says so.
+
+    NaN lies on either side of a threshold, so no filter is asked about it.
+    """
+    if not sound:
+        return (Verdict("numbers", False, UNREADABLE, 0.0, 0.0),), Outcome.REFUSED
     verdicts = tuple(f.judge(sample) for f in filters)
     failed = [f for f, v in zip(filters, verdicts, strict=True) if not v.passed]
     if not failed:

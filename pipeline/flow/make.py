@@ -24,7 +24,7 @@ from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Unit
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.judge import Templates, judge, samples_of
-from pipeline.flow.parts import Parts, embed_fixed, measure_fixed, padded, within_device_memory
+from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed, padded, within_device_memory
 from pipeline.flow.window import Outcome, Try, Window
 
 Judged = list[tuple[Candidate, Outcome]]
@@ -152,11 +152,12 @@ class _Maker:
         parts = self.parts
         stored = [parts.codec.encode(face) for face in faces_NHWC]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
-        emb = embed_fixed(parts.judge, decoded, parts.judge_batch)
+        emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
         measures = measure_fixed(parts.measurers, decoded, parts.judge_batch)
+        sound &= finite_rows(measures, len(tries))
         out: Judged = []
-        for n, sample in enumerate(samples_of(tries, conditions, emb, measures, templates)):
-            verdicts, outcome = judge(sample, filters)
+        for n, sample in enumerate(samples_of(tries, conditions, emb, measures, sound, templates)):
+            verdicts, outcome = judge(sample, filters, sound=bool(sound[n]))
             keep = None if outcome is Outcome.REFUSED else stored[n]
             accepted = outcome is Outcome.ACCEPTED
             out.append((Candidate(sample, first_order + n, verdicts, accepted, False, keep), outcome))

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from pipeline.domain import ports
 from pipeline.domain.balance import Targets
-from pipeline.domain.errors import BadVectorError, DeviceMemoryError
+from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.fingerprint import Prints
 from pipeline.domain.recipe import Recipe
-from pipeline.domain.records import Float32, UInt8, require_unit_rows
+from pipeline.domain.records import Float32, UInt8, require_unit_rows, unit_length
 
 FilterFactory = Callable[[int], tuple[ports.Filter, ...]]
 """Number of enrolled identities -> the recipe's filters with their thresholds resolved."""
@@ -75,10 +75,21 @@ def embed_fixed(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> 
     Raises:
         BadVectorError: a row came out NaN, infinite or not of unit length.
     """
+    return require_unit_rows(_embedded(recogniser, faces_NHWC, batch), f"embeddings of {recogniser.space.name}")
+
+
+def embed_each(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """Return what `embed_fixed` does, and which rows are sound; a row that is not is all zeros, and fails alone."""
+    emb = _embedded(recogniser, faces_NHWC, batch)
+    sound = unit_length(emb)
+    return np.where(sound[:, None], emb, np.float32(0)), sound
+
+
+def _embedded(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> Float32:
     shape = batch if recogniser.card.row_independent else 1
     with within_device_memory("judge.batch", shape):
         rows = [recogniser.embed(block)[:count] for block, count in _blocks(faces_NHWC, shape)]
-    return require_unit_rows(np.concatenate(rows), f"embeddings of {recogniser.space.name}")
+    return np.ascontiguousarray(np.concatenate(rows), np.float32)
 
 
 def measure_fixed(
@@ -86,8 +97,7 @@ def measure_fixed(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return every measure of N faces, each an array of shape (N,), computed in batches of exactly `batch` rows.
 
-    Raises:
-        BadVectorError: a measure came out NaN or infinite; no filter could judge it.
+    A number that is not finite stands as it came: `finite_rows` tells which faces can be judged.
     """
     out: dict[str, npt.NDArray[np.float64]] = {}
     for measurer in measurers:
@@ -95,13 +105,16 @@ def measure_fixed(
         with within_device_memory("judge.batch", shape):
             parts = [(measurer.measure(block), count) for block, count in _blocks(faces_NHWC, shape)]
         for name in measurer.names:
-            values = np.concatenate([np.asarray(p[name], np.float64)[:count] for p, count in parts])
-            if not np.isfinite(values).all():
-                raise BadVectorError(
-                    f"measure {name!r} of {measurer.card.name} is not finite for {(~np.isfinite(values)).sum()} images"
-                )
-            out[name] = values
+            out[name] = np.concatenate([np.asarray(p[name], np.float64)[:count] for p, count in parts])
     return out
+
+
+def finite_rows(measures: Mapping[str, npt.NDArray[np.float64]], count: int) -> npt.NDArray[np.bool_]:
+    """Return for which of N faces every measure is a finite number."""
+    sound = np.ones(count, bool)
+    for values in measures.values():
+        sound &= np.isfinite(values)
+    return sound
 
 
 def padded(rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:

@@ -32,6 +32,8 @@ def manifest(files: tuple[FileEntry, ...]) -> Manifest:
     return Manifest(
         version="v000001",
         parent=None,
+        parent_digest=None,
+        generation=0,
         name="demo",
         fingerprint="f" * 64,
         plan_digest="p" * 64,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from jobs import wiring
 from jobs.wiring import build_parts
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import DeviceMemoryError
@@ -16,10 +18,14 @@ from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Generator, Recogniser
 from pipeline.domain.records import Conditions, Float32, UInt8
 from pipeline.domain.unit import Unit
+from pipeline.execute.inline import InlineExecutor
+from pipeline.execute.run import generate
 from pipeline.flow.commit import enrolled_path
 from pipeline.flow.make import make_unit
 from pipeline.flow.parts import Parts
-from tests.worlds import mint, sketches
+from pipeline.flow.quarantine import Quarantine
+from pipeline.flow.worker import UnitWorker
+from tests.worlds import Silent, mint, sketches
 
 NOISY = {
     "generator": {"use": "sketch", "noise": 2.0, "batch": 4},
@@ -134,6 +140,46 @@ def test_a_batch_that_does_not_fit_alone_names_the_knob() -> None:
     ):
         remade({}, generator=lambda g: CrampedGenerator(g, device))
     assert device.refused == 2
+
+
+class Nonsense:
+    """A judge that now and then gives no numbers: NaN for one face in so many, by its pixels."""
+
+    def __init__(self, inner: Recogniser, one_in: int) -> None:
+        """Wrap `inner`."""
+        self._inner, self._one_in = inner, one_in
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the inner one's attribute."""
+        return getattr(self._inner, name)
+
+    def embed(self, faces_NHWC: UInt8) -> Float32:
+        """Embed, with NaN for some faces."""
+        emb = self._inner.embed(faces_NHWC).copy()
+        emb[faces_NHWC.reshape(len(faces_NHWC), -1).sum(axis=1, dtype=np.int64) % self._one_in == 0] = np.nan
+        return emb
+
+
+def test_a_face_without_numbers_costs_itself_and_nobody_else() -> None:
+    """A NaN embedding refuses one image, or one candidate, with a reason of its own; the run goes on and adds up."""
+    recipe, store = sketches(**NOISY), MemoryStore()
+    session = wiring.session_on(recipe, store, Silent())
+    parts = replace(session.parts, judge=Nonsense(session.parts.judge, 9))
+    executor = InlineExecutor(lambda: UnitWorker(parts), stop=session.stop, quarantine=Quarantine(store, parts.clock))
+    counts = generate(replace(session, parts=parts, executor=executor)).manifest.counts
+    for stage in ("enrol", "make"):
+        assert counts[stage]["reasons"]["numbers_not_finite"] > 0
+        assert counts[stage]["candidates"] == counts[stage]["accepted"] + sum(counts[stage]["reasons"].values())
+    assert counts["images"] == 30
+    refused = [
+        row
+        for path in store.list("segments/make")
+        if path.endswith(".parquet")
+        for row in parts.segments.read_rows(store, path.split("/")[1].removesuffix(".parquet"))
+        if row["reasons"] == ["numbers_not_finite"]
+    ]
+    assert refused
+    assert all(not row["embedding"].any() and "own_template_cos" not in row["measures"] for row in refused)
 
 
 def test_another_error_of_a_model_is_not_taken_for_a_lack_of_memory() -> None:
