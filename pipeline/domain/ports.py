@@ -287,6 +287,11 @@ class Worker(Protocol):
 class Executor(Protocol):
     """Decides where units run; never what they are."""
 
+    @property
+    def workers(self) -> int:
+        """Return how many workers stand now."""
+        ...
+
     def device_kinds(self) -> set[str]:
         """Return the device kinds of the workers, starting them if need be."""
         ...

@@ -36,6 +36,11 @@ class InlineExecutor:
         self._quarantine = quarantine
         self._worker: Worker | None = None
 
+    @property
+    def workers(self) -> int:
+        """Return one: this process."""
+        return 1
+
     def device_kinds(self) -> set[str]:
         """Return this process's device kind."""
         return {self._started().device_kind()}

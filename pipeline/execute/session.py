@@ -48,8 +48,12 @@ def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **fa
     session.observer.event("stage", name=stage, total=len(units), done=len(units) - len(open_units), **facts)
     session.stop.check()
     if open_units:
+        workers = 0
         try:
             for receipt in session.executor.run(open_units):
+                if workers != session.executor.workers:
+                    workers = session.executor.workers
+                    session.observer.event("workers", number=workers)
                 books.add(receipt)
                 session.observer.event("unit", receipt=receipt)
         except QuarantinedError:

@@ -108,6 +108,11 @@ class WorkersExecutor:
         self._hopeful_s = 0.0
         """When a worker was last placed or at work."""
 
+    @property
+    def workers(self) -> int:
+        """Return how many workers stand."""
+        return sum(hand.ready for hand in self._hands)
+
     def device_kinds(self) -> set[str]:
         """Return the device kinds of the workers; from then on one of another kind is turned away.
 

@@ -223,7 +223,9 @@ S3_TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", ["denied", *(pytest.param(t, marks=pytest.mark.soak) for t in ("no-bucket", "full"))])
+@pytest.mark.parametrize(
+    "trouble", ["denied", *(pytest.param(t, marks=pytest.mark.soak) for t in ("no-bucket", "full"))]
+)
 def test_a_bucket_that_refuses_in_the_middle_ends_in_one_line(tmp_path: Path, trouble: str) -> None:
     """Rights withdrawn, the bucket gone, its quota used up: exit 7 at once, and given back the run goes on."""
     recipe, out = written(tmp_path), f"s3://{server.running().bucket()}/set"
@@ -250,5 +252,3 @@ def test_a_place_that_cannot_be_written_from_the_start_is_the_users_mistake(disk
         status, errors = run(command(written(tmp_path), out))
         assert status == 2, errors
         require_one_line(errors, str(out), said)
-
-
