@@ -62,11 +62,12 @@ def _funnel(counts: Mapping[str, Any]) -> Table:
     table.add_column("")
     table.add_column("candidates", justify="right")
     table.add_column("share", justify="right")
-    enrol = counts["enrol"]
-    table.add_row("candidate identities probed", str(enrol["candidates"]), "")
-    for reason, number in counts["candidates_refused_at_enrolment"].items():
-        table.add_row(f"  refused: {reason}", str(number), _share(number, enrol["candidates"]))
-    table.add_row("  enrolled", str(counts["enrolled"]), _share(counts["enrolled"], enrol["candidates"]))
+    refused = counts["candidates_refused_at_enrolment"]
+    drawn = counts["enrolled"] + sum(refused.values())
+    table.add_row("candidate identities drawn", str(drawn), "")
+    for reason, number in refused.items():
+        table.add_row(f"  refused: {reason}", str(number), _share(number, drawn))
+    table.add_row("  enrolled", str(counts["enrolled"]), _share(counts["enrolled"], drawn))
     table.add_section()
     make = counts["make"]
     table.add_row("images made", str(make["candidates"]), "")

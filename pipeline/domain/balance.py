@@ -123,22 +123,36 @@ def quotas(
     cells, floor = targets.cells, at_least or {}
     if targets.joint is None:
         return _marginal_quotas(targets, count, available, floor)
-    owed = _joint_quotas(targets.joint, cells, count)
-    over = [c for c in cells if owed[c] < floor.get(c, 0)]
-    if any(floor[c] - owed[c] > 1 for c in over):
-        shown = "; ".join(f"{c}: {owed[c]} asked, {floor[c]} published" for c in over[:4])
+    shares = [targets.joint[c] for c in cells]
+    owed = _keeping([floor.get(c, 0) for c in cells], [str(c) for c in cells], shares, count)
+    return dict(zip(cells, owed, strict=True))
+
+
+def _keeping(published: Sequence[int], names: Sequence[str], shares: Sequence[float], count: int) -> list[int]:
+    """Return whole numbers near `shares * count`, none below what is published.
+
+    With a larger count a remainder can round the other way (the Alabama paradox): one identity, which stays, and is
+    taken from the others, who may then fall below what they have.
+
+    Raises:
+        RecipeError: the shares themselves ask for fewer than are published.
+    """
+    owed = largest_remainder(shares, count)
+    over = [i for i, n in enumerate(owed) if n < published[i]]
+    if any(published[i] - owed[i] > 1 for i in over):
+        shown = "; ".join(f"{names[i]}: {owed[i]} asked, {published[i]} published" for i in over[:4])
         raise RecipeError(
             f"balance: a version drops nobody, but {len(over)} cells would have to shrink ({shown}); "
-            "raise identities.count, or give balance.shares that leave each cell what it has"
+            "raise identities.count, or give shares that leave each cell what it has"
         )
-    # with a larger count a remainder can round the other way (the Alabama paradox): one identity, which stays
-    stays = {c: floor[c] for c in over}
-    rest = tuple(c for c in cells if c not in stays)
-    return owed if not stays else {**_joint_quotas(targets.joint, rest, count - sum(stays.values())), **stays}
-
-
-def _joint_quotas(shares: Mapping[Cell, float], cells: Sequence[Cell], count: int) -> dict[Cell, int]:
-    return dict(zip(cells, largest_remainder([shares[c] for c in cells], count), strict=True))
+    stays: dict[int, int] = {}
+    while over:
+        stays |= {i: published[i] for i in over}
+        rest = [i for i in range(len(shares)) if i not in stays]
+        given = largest_remainder([shares[i] for i in rest], count - sum(stays.values())) if rest else []
+        owed = [stays[i] if i in stays else given[rest.index(i)] for i in range(len(shares))]
+        over = [i for i in rest if owed[i] < published[i]]
+    return owed
 
 
 def _marginal_quotas(
@@ -150,7 +164,8 @@ def _marginal_quotas(
         shares = targets.marginal.get(name)
         if shares is None:
             continue
-        owed = largest_remainder([shares.get(v, 0.0) for v in values], count)
+        held = [sum(n for c, n in at_least.items() if c.values[position] == v) for v in values]
+        owed = _keeping(held, values, [shares.get(v, 0.0) for v in values], count)
         for value, number in zip(values, owed, strict=True):
             rows.append(np.array([float(c.values[position] == value) for c in cells]))
             wanted.append(number)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from pipeline.domain.manifest import Counts, FileEntry, Receipt
 from pipeline.domain.records import Cell, Member
-from pipeline.domain.unit import Stage
-from pipeline.execute.session import Session, work
+from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.session import Session, forget_unplanned, work
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Enrolment, Probed
 from pipeline.flow.commit import Books, commit, enrolled_path, enrolled_receipt_name
@@ -24,8 +24,10 @@ def enrol(session: Session, books: Books, generation: int, past: Past) -> tuple[
     parts = session.parts
     name = enrolled_receipt_name(generation)
     if not books.has(name):
-        state, numbered = _rounds(session, books, generation, past)
-        admission.require_sufficient(state, parts.recipe)
+        state, numbered, planned = _rounds(session, books, generation, past)
+        if not session.allow_short:
+            admission.require_sufficient(state, parts.recipe)
+        forget_unplanned(books, Stage.ENROL, generation, planned)
         receipt = _closed(session, generation, state, numbered)
         commit(parts, receipt)
         books.add(receipt)
@@ -47,7 +49,8 @@ def reclose(session: Session, books: Books, receipt: Receipt) -> Receipt:
     ]
     for probes in sorted(mine, key=lambda r: int(r.unit["index"])):
         probed.add(parts.segments.read_columns(parts.store, probes.name, admission.PROBE_COLUMNS), parts.targets)
-    state = _close(session, probed, _before(session, books, generation, past))
+    too_near = receipt.counts.reasons.get(admission.TOO_NEAR, 0)
+    state = _close(session, probed, _before(session, books, generation, past), too_near)
     again = _closed(session, generation, state, int(receipt.unit["candidates"]))
     commit(parts, again)
     return again
@@ -65,12 +68,13 @@ def _before(session: Session, books: Books, generation: int, past: Past) -> Befo
     )
 
 
-def _rounds(session: Session, books: Books, generation: int, past: Past) -> tuple[Enrolment, int]:
+def _rounds(session: Session, books: Books, generation: int, past: Past) -> tuple[Enrolment, int, list[Unit]]:
     parts = session.parts
     probed = Probed()
     before = _before(session, books, generation, past)
     state: Enrolment | None = None
     first_unit, first_candidate = 0, past.candidates
+    planned: list[Unit] = []
     for number in range(parts.recipe.enrol.rounds):
         units, numbered = admission.plan_enrol_round(
             parts, generation, number, first_unit, first_candidate, state, before, probed
@@ -78,22 +82,24 @@ def _rounds(session: Session, books: Books, generation: int, past: Past) -> tupl
         if not numbered:
             break
         first_candidate += numbered
+        planned += units
         quarantined = {u.name for u in work(session, books, units, "enrol", round=number, generation=generation)}
         for unit in units:
             if unit.name not in quarantined:
                 columns = parts.segments.read_columns(parts.store, unit.name, admission.PROBE_COLUMNS)
                 probed.add(columns, parts.targets)
         first_unit += len(units)
-        state = _close(session, probed, before)
+        too_near = first_candidate - past.candidates - sum(len(u.proposals) for u in planned)
+        state = _close(session, probed, before, too_near)
         session.observer.event("enrolled", have=dict(state.have), wanted=dict(state.wanted), refused=state.refused)
         if state.complete:
             break
-    return state or _close(session, probed, before), first_candidate
+    return state or _close(session, probed, before, 0), first_candidate, planned
 
 
-def _close(session: Session, probed: Probed, before: Before) -> Enrolment:
+def _close(session: Session, probed: Probed, before: Before, too_near: int) -> Enrolment:
     parts = session.parts
-    return admission.close_enrolment(parts.recipe, parts.targets, parts.judge.calibration, probed, before)
+    return admission.close_enrolment(parts.recipe, parts.targets, parts.judge.calibration, probed, before, too_near)
 
 
 def _closed(session: Session, generation: int, state: Enrolment, numbered: int) -> Receipt:

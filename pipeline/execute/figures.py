@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +39,11 @@ def counts_of(
         "images": len(rows),
         "images_expected": recipe.identities.count * recipe.identities.images_per_identity,
         "missing_by_cell": {str(c): n for c, n in sorted(standing.open_cells.items())},
-        "identities_short": {str(o): n for o, n in sorted(standing.short.items())},
+        "identities_short": {
+            str(o): recipe.identities.images_per_identity - n
+            for o, n in sorted(Counter(r.identity for r in rows).items())
+            if n < recipe.identities.images_per_identity
+        },
         "identities_new": len(standing.filled),
         "enrolled": closed.accepted,
         "candidates_refused_at_enrolment": dict(closed.reasons),
@@ -66,6 +70,7 @@ def figures_of(
     mine = [cells[o] for o in (*(past.labels or {}), *standing.filled)]
     calibration = parts.judge.calibration
     return {
+        "identities_measured": len(np.unique(labels)),
         "judge": audit.similarity_figures(judge, labels, calibration),
         "auditor": audit.similarity_figures(auditor, labels, parts.auditor.calibration),
         "balance": audit.balance_figures(mine, quota, parts.targets, confusion),

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.domain.errors import OutputError, PlanMismatchError
+from pipeline.domain.errors import OutputError, PlanMismatchError, StoreError
 from pipeline.domain.fingerprint import Prints, differences
 from pipeline.domain.manifest import Manifest
 from pipeline.domain.ports import Store
@@ -63,16 +63,20 @@ def find_step(parts: Parts) -> Step:
         OutputError: a step's file is damaged.
     """
     store, prints = parts.store, parts.prints
+    manifests = [read_manifest(store, v) for v in versions(store)]
+    # after the manifests: a step's file is written before its manifest, so none can be missing by being too new
     begun = generations(store)
+    newest = max([*begun, *(m.generation for m in manifests)], default=-1)
+    if gone := sorted(set(range(newest + 1)) - set(begun)):
+        raise StoreError(f"{store.uri}: {recipe_path(gone[0])} is missing; restore it from a copy")
     if not begun:
         return Step(0)
-    newest = begun[-1]
     there = read_step(store, newest)
     _require_same_fingerprint(store, prints, there, newest)
-    manifests = [read_manifest(store, v) for v in versions(store)]
     published = next((m for m in reversed(manifests) if m.generation == newest), None)
     changed = _changed(prints.plan_fields, there["plan_fields"])
-    if published is None and not changed - set(PATIENCE):
+    less = [k for k in PATIENCE if prints.plan_fields[k] < there["plan_fields"][k]]
+    if published is None and not changed - set(PATIENCE) and not less:
         return _step(store, newest, manifests)
     if published is not None and not changed - (_OPEN_PLACES if _is_full(published) else set()):
         return _step(store, newest, manifests)
@@ -98,11 +102,18 @@ def begin(parts: Parts, step: Step) -> None:
     }
     data = yaml.safe_dump(body, sort_keys=False).encode()
     path = recipe_path(step.number)
+    parts.guard()
     if parts.store.put_if_absent(path, data) or step.published is not None:
         return
     there = read_step(parts.store, step.number)
     _require_same_fingerprint(parts.store, parts.prints, there, step.number)
-    if there["plan_digest"] != parts.prints.plan_digest:
+    changed = _changed(parts.prints.plan_fields, there["plan_fields"])
+    if changed - set(PATIENCE):
+        raise PlanMismatchError(
+            f"{parts.store.uri}: another run began generation {step.number} with another plan meanwhile "
+            f"({_said(parts.prints.plan_fields, there['plan_fields'])}); finish it first with {path}, then grow"
+        )
+    if changed:
         parts.store.put(path, data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,11 +13,11 @@ from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.records import Cell, Member
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.figures import tally
-from pipeline.execute.session import Session, work
+from pipeline.execute.session import Session, forget_unplanned, work
 from pipeline.flow import rounds
 from pipeline.flow.commit import Books
 from pipeline.flow.enrol import separation_cos
-from pipeline.flow.past import Past, Step, embedding_sums, published_templates
+from pipeline.flow.past import Past, Step, embedding_sums, published_templates, rows_of
 from pipeline.flow.rounds import Harvest, Standing
 
 
@@ -39,11 +40,10 @@ def make(
     harvests: list[Harvest] = []
     lost: dict[int, int] = {}
     for number in range(recipe.rounds):
-        planned = []
-        if number == 0 and past.labels and owed > step.images_before:
-            planned = rounds.plan_make_round(
-                recipe, step.number, number, len(units), sorted(past.labels), (step.images_before, owed)
-            )
+        planned: list[Unit] = []
+        for start, who in _unworked(past, owed) if number == 0 else ():
+            first = len(units) + len(planned)
+            planned += rounds.plan_make_round(recipe, step.number, number, first, who, (start, owed))
         fresh = rounds.next_in_line(members, used, standing.open_cells)
         first = len(units) + len(planned)
         planned += rounds.plan_make_round(recipe, step.number, number, first, fresh, (0, owed))
@@ -61,8 +61,29 @@ def make(
         session.observer.event("round", number=number, filled=len(standing.filled), failed=standing.failed)
         if not standing.open_cells:
             break
-    _require_target(session, books, past, standing)
+    _require_somebody(books, past, standing)
+    if step.published is None and not session.allow_short:
+        spare = bool(rounds.next_in_line(members, used, standing.open_cells))
+        rounds_done = units[-1].round + 1 if units else 0
+        _require_target(books, step, past, standing, rounds_done=rounds_done, spare=spare)
+    if step.published is None:
+        forget_unplanned(books, Stage.MAKE, step.number, units)
     return standing, units
+
+
+def _unworked(past: Past, owed: int) -> list[tuple[int, list[int]]]:
+    """Return (slot, ordinals): the published whose slots from there on nobody worked, a quarantined unit's too."""
+    starts: dict[int, list[int]] = {}
+    for ordinal in sorted(past.labels or {}):
+        if past.tried[ordinal] < owed:
+            starts.setdefault(past.tried[ordinal], []).append(ordinal)
+    return sorted(starts.items())
+
+
+def _still_short(past: Past, standing: Standing, images_before: int) -> dict[int, int]:
+    """Return the published identities that lack images of earlier generations, where this one did not make them."""
+    have = Counter(r.identity for r in past.rows)
+    return {o: images_before - n for o, n in have.items() if n < images_before and o not in standing.unit_of}
 
 
 def _harvest(session: Session, unit: Unit, past: Past) -> Harvest:
@@ -70,7 +91,7 @@ def _harvest(session: Session, unit: Unit, past: Past) -> Harvest:
     columns = parts.segments.read_columns(parts.store, unit.name, rounds.HARVEST_COLUMNS)
     sums: dict[int, npt.NDArray[np.float64]] = {}
     if unit.slots[0] > 0:
-        sums = dict(zip(unit.ordinals, embedding_sums(parts, past.rows, unit.ordinals), strict=True))
+        sums = dict(zip(unit.ordinals, embedding_sums(parts, rows_of(past, unit.ordinals), unit.ordinals), strict=True))
     return rounds.harvest(unit, columns, sums)
 
 
@@ -79,15 +100,19 @@ def _threshold(session: Session) -> float:
     return separation_cos(recipe, session.parts.judge.calibration, recipe.identities.images_per_identity)
 
 
-def _require_target(session: Session, books: Books, past: Past, standing: Standing) -> None:
-    recipe = session.parts.recipe
-    hard = _hardest(books.known)
+def _require_somebody(books: Books, past: Past, standing: Standing) -> None:
+    """Refuse to publish nobody, whatever the options."""
     if not standing.filled and not past.labels:
         raise TargetNotReachedError(
-            f"no identity could be filled in {recipe.rounds} rounds; {hard}; "
+            f"no identity could be filled; {_hardest(books.known)}; "
             "raise rounds and run again, or, with another --out, raise attempts or loosen that filter"
         )
-    if session.allow_short or not (standing.open_cells or standing.short):
+
+
+def _require_target(books: Books, step: Step, past: Past, standing: Standing, *, rounds_done: int, spare: bool) -> None:
+    hard = _hardest(books.known)
+    carried = _still_short(past, standing, step.images_before)
+    if not (standing.open_cells or standing.short or carried):
         return
     missing = ", ".join(f"{c} {n}" for c, n in sorted(standing.open_cells.items()))
     why = ", ".join(f"{n} {w}" for w, n in tally(standing.failed.values()).items())
@@ -99,11 +124,21 @@ def _require_target(session: Session, books: Books, past: Past, standing: Standi
         said.append(
             f"{len(standing.withdrawn)} published identities would come too near to another one with their new images"
         )
+    if carried:
+        said.append(
+            f"{len(carried)} published identities still lack {sum(carried.values())} images of earlier versions"
+        )
     if standing.short:
         said.append("they keep what they have, and are never replaced")
+    if spare:
+        first = "raise rounds and run again"
+    elif standing.open_cells:
+        first = "the reserve of those cells is used up: publish what is there, then raise enrol.reserve and grow"
+    else:
+        first = "their attempts are used up"
     raise TargetNotReachedError(
-        f"after {recipe.rounds} rounds {'; '.join(said)}; {hard}; raise rounds and run again, pass --allow-short to "
-        "publish what is there, or, with another --out, raise attempts or enrol.reserve, or loosen that filter"
+        f"after {rounds_done} rounds {'; '.join(said)}; {hard}; {first}; --allow-short publishes what is there; "
+        "with another --out, raise attempts or enrol.reserve, or loosen that filter"
     )
 
 

@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.domain.errors import StoreError
 from pipeline.domain.records import Cell
 from pipeline.domain.unit import Stage
 from pipeline.execute.generations import find_step
+from pipeline.execute.mending import missing_receipts
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Probed
 from pipeline.flow.commit import Books, enrolled_receipt_name
@@ -61,9 +63,17 @@ def plan(parts: Parts, workers: int) -> Plan:
 
     Raises:
         PlanMismatchError: the place holds a dataset of another recipe, or one that this recipe does not enlarge.
+        StoreError: the dataset is damaged, so that its own figures mean nothing.
     """
     step = find_step(parts)
     books = Books(parts.store, parts.prints.fingerprint).open()
+    stands_on = step.published or step.parent
+    harmed = [*books.damaged(), *(missing_receipts(books, stands_on) if stands_on else [])]
+    if harmed:
+        raise StoreError(
+            f"{parts.store.uri}: {len(harmed)} units are missing, altered or without a receipt ({harmed[0]}); "
+            "`facemint verify` names the files, and running generate makes them again: plan after that"
+        )
     past = past_of(parts, step.number, step.parent, books.known)
     recipe = parts.recipe
     owed = recipe.identities.images_per_identity
@@ -94,7 +104,7 @@ def plan(parts: Parts, workers: int) -> Plan:
         identities=(len(past.labels or {}), new),
         images=(before, images),
         cells={str(c): (past.published[c], places[c]) for c in sorted(quota)},
-        enrol_units=(enrol_units, len(done[Stage.ENROL])),
+        enrol_units=(max(enrol_units, len(done[Stage.ENROL])), len(done[Stage.ENROL])),
         make_units=(max(make_units, len(done[Stage.MAKE])), len(done[Stage.MAKE])),
         candidates=to_make + to_probe,
         bytes=round(0 if finished else max(0, images - kept) * costs.bytes_per_image + to_make * costs.bytes_per_row),

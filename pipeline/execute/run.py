@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.domain.errors import PlanMismatchError
+from pipeline.domain.errors import OutputError, PlanMismatchError, QuarantinedError, StoreError
 from pipeline.domain.manifest import Manifest
 from pipeline.execute.enrolling import enrol
 from pipeline.execute.figures import counts_of, figures_of
@@ -26,7 +26,7 @@ from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, past_of
 from pipeline.flow.publish import About, index_rows, publish
-from pipeline.flow.versions import published_rows
+from pipeline.flow.versions import is_whole, published_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ def generate(session: Session) -> Published:
         TargetNotReachedError: identities, images or balance could not be reached.
         QuarantinedError: units killed their worker three times.
         LeaseHeldError: another run took the dataset over.
+        StoreError: the store failed; also where it could be used at first, and may not be any more.
         InterruptedRunError: the run was asked to stop.
     """
     with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
@@ -55,11 +56,13 @@ def generate(session: Session) -> Published:
             books = open_books(session)
             lost = books.lost()
             stands = step.published is not None and not lost and not missing_receipts(books, step.published)
-            if step.published is not None and stands:
-                manifest = step.published
-            else:
-                manifest = _mint(session, books, step)
-            return Published(manifest, _export(session, manifest), stands)
+            stands = stands and is_whole(session.parts.store, step.published)
+            try:
+                manifest = step.published if step.published and stands else _mint(session, books, step)
+                return Published(manifest, _export(session, manifest), stands)
+            except OutputError as error:
+                # the place could be used when the run began: no mistake of the user's
+                raise StoreError(str(error)) from None
         finally:
             session.executor.close()
 
@@ -71,7 +74,7 @@ def open_books(session: Session) -> Books:
     def refuted(name: str, why: str) -> None:
         session.observer.event("refuted", unit=name, why=why)
 
-    return Books(parts.store, parts.prints.fingerprint, deep=session.deep, refuted=refuted).open()
+    return Books(parts.store, parts.prints.fingerprint, deep=session.deep, refuted=refuted, guard=parts.guard).open()
 
 
 def past_for(parts: Parts, step: Step, books: Books) -> Past:
@@ -98,7 +101,11 @@ def _mint(session: Session, books: Books, step: Step) -> Manifest:
     members, quota = enrol(session, books, step.number, past)
     cells = {m.ordinal: m.cell for m in members}
     standing, units = make(session, books, step, past, members, quota)
-    work(session, books, plan_audit(books.known, parts.auditor.card), "audit")
+    if unread := work(session, books, plan_audit(books.known, parts.auditor.card), "audit"):
+        raise QuarantinedError(
+            f"{len(unread)} units could not be audited ({unread[0].name}), and nothing is published unread; mend the "
+            "cause and run the command again with --retry-quarantined"
+        )
     session.stop.check()
     rows = index_rows(parts, past, standing, cells)
     about = About(
@@ -116,7 +123,8 @@ def _check_devices(session: Session, books: Books) -> None:
     if session.parts.recipe.compute.mixed_devices:
         return
     here = session.executor.device_kinds()
-    there = {str(r.run.get("device_kind")) for r in books.known.values()}
+    # the driver closes enrolment, and computes no sample
+    there = {str(r.run.get("device_kind")) for r in books.known.values() if r.unit["stage"] != "enrolled"}
     if len(here | there) > 1:
         raise PlanMismatchError(
             f"workers of different device kinds: {'; '.join(sorted(here | there))}; bytes are equal within one kind "

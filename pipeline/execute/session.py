@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.domain.errors import QuarantinedError
 from pipeline.domain.manifest import IndexRow, Manifest
 from pipeline.domain.ports import Executor, Exporter, Observer, Store
-from pipeline.domain.unit import Unit
+from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.stop import Stop
 from pipeline.flow.commit import Books
 from pipeline.flow.heartbeat import Progress
@@ -60,3 +60,14 @@ def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **fa
             if not session.allow_short:
                 raise
     return [u for u in units if u.name not in books.known]
+
+
+def forget_unplanned(books: Books, stage: Stage, generation: int, planned: Sequence[Unit]) -> None:
+    """Remove the receipts of units that an earlier run planned from other outcomes: no version may hold them."""
+    names = {u.name for u in planned}
+    for name, receipt in sorted(books.known.items()):
+        mine = receipt.unit["stage"] == stage.value and receipt.unit["generation"] == generation
+        if mine and name not in names:
+            books.drop(name, "no unit of the plan any more", again=False)
+            if f"{Stage.AUDIT.value}-{name}" in books.known:
+                books.drop(f"{Stage.AUDIT.value}-{name}", "no unit of the plan any more", again=False)

@@ -25,6 +25,8 @@ from pipeline.flow.enrol import cell_of, draw_vector, separation_cos
 from pipeline.flow.parts import Parts
 
 COLLIDES = "template_collides"
+TOO_NEAR = "vector_too_near"
+"""Why a candidate was not probed: its vector lies at that of an earlier one."""
 EXPECTED_YIELD = 0.7
 """Share of proposals taken to be enrolled in the cell they were drawn towards, before any was measured."""
 NO_CELL = Cell(())
@@ -92,7 +94,7 @@ class Enrolment:
         wanted: quota plus reserve.
         yield_of: share of each cell's proposals that were enrolled in it.
         refused: candidates that were not enrolled, by reason.
-        candidates: how many were probed.
+        candidates: how many were drawn.
     """
 
     identities: tuple[Identity, ...]
@@ -115,11 +117,15 @@ class Enrolment:
 
 
 def close_enrolment(
-    recipe: Recipe, targets: Targets, calibration: Calibration, probed: Probed, before: Before
+    recipe: Recipe, targets: Targets, calibration: Calibration, probed: Probed, before: Before, too_near: int = 0
 ) -> Enrolment:
-    """Decide who is enrolled, given the probes of all rounds of this generation so far."""
+    """Decide who is enrolled, given the probes of all rounds of this generation so far.
+
+    `too_near` candidates were numbered and not probed, as their vectors lay at those of earlier ones.
+    """
     passed = [n for n, accepted in enumerate(probed.accepted) if accepted]
     refused = Counter(probed.reasons)
+    refused[TOO_NEAR] += too_near
     templates = np.concatenate(probed.templates)[passed] if passed else np.empty((0, 0), np.float32)
     if passed:
         threshold = separation_cos(recipe, calibration, recipe.enrol.probes)
@@ -155,7 +161,7 @@ def close_enrolment(
         wanted=_wanted(recipe, quota, before.published),
         yield_of=_yields(probed, passed),
         refused={k: v for k, v in sorted(refused.items()) if v},
-        candidates=len(probed.candidates),
+        candidates=len(probed.candidates) + too_near,
     )
 
 
@@ -239,8 +245,8 @@ def require_sufficient(state: Enrolment, recipe: Recipe) -> None:
     why = ", ".join(f"{name} {number}" for name, number in state.refused.items()) or "none"
     raise TargetNotReachedError(
         f"after {recipe.enrol.rounds} enrolment rounds and {state.candidates} candidates these cells are short: "
-        f"{short}; refused: {why}; raise enrol.rounds and run again, or, with another --out, loosen enrol.separation "
-        "or enrol.consistency, or change balance"
+        f"{short}; refused: {why}; raise enrol.rounds and run again, or, with another --out, loosen enrol.separation, "
+        "enrol.vector_separation_cos or enrol.consistency, or change balance"
     )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from pipeline.domain.errors import PlanMismatchError, StoreError
+from pipeline.domain.errors import FacemintError, PlanMismatchError, StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.domain.ports import Store
 from pipeline.domain.unit import Unit
@@ -21,6 +21,8 @@ from pipeline.flow.parts import Parts
 
 HASH_BLOCK_bytes = 8 << 20
 _FILES = ("segments/", "audits/", "enrolled/")
+NOTES = "refuted/"
+"""Receipts that were taken back, kept until their units are made again: what a unit was stands nowhere else."""
 
 
 class Commit(Enum):
@@ -71,13 +73,18 @@ def commit(parts: Parts, receipt: Receipt) -> Commit:
     if parts.store.put_if_absent(receipt.path, receipt.to_json()):
         return Commit.COMMITTED
     standing = read_receipt(parts.store, receipt.path)
-    if standing.content() == receipt.content():
+    if same_content(standing, receipt):
         return Commit.ALREADY_COMMITTED
     raise StoreError(
         f"{receipt.path}: a receipt with other content exists (made by {standing.run.get('host')}, "
         f"{standing.run.get('device_kind')}; ours: {receipt.run.get('device_kind')}); "
         "use one device kind per dataset, or set compute.mixed_devices"
     )
+
+
+def same_content(one: Receipt, other: Receipt) -> bool:
+    """Return whether two receipts say the same of the same work; the plan may have got more patience between them."""
+    return replace(one, plan_digest=other.plan_digest).content() == other.content()
 
 
 def read_receipt(store: Store, path: str) -> Receipt:
@@ -125,15 +132,19 @@ class Books:
         fingerprint: of this run; receipts of another are refused.
         deep: hash every file that a receipt names once, instead of comparing sizes.
         refuted: told of every receipt that was found without its bytes.
+        guard: raises where another run has taken the dataset over; called before anything is taken back.
     """
 
     store: Store
     fingerprint: str
     deep: bool = False
     refuted: Callable[[str, str], None] = lambda _name, _why: None
+    guard: Callable[[], None] = lambda: None
     known: dict[str, Receipt] = field(default_factory=dict)
     dropped: dict[str, Receipt] = field(default_factory=dict)
     """Receipts that were taken back because their bytes are missing or altered."""
+    _noted: dict[str, Receipt] = field(default_factory=dict)
+    """What was taken back, of receipts that stand again: a run was killed before it could forget the note."""
     _sizes: dict[str, int] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set)
 
@@ -141,12 +152,14 @@ class Books:
         """Read receipts and sizes; return itself."""
         self.known = receipts(self.store)
         self._sizes = {e.path: e.bytes for prefix in _FILES for e in self.store.entries(prefix)}
+        for path, data in sorted(self.store.get_many(self.store.list(NOTES)).items()):
+            noted = _parsed(path, data)
+            (self._noted if noted.name in self.known else self.dropped)[noted.name] = noted
         return self
 
     def add(self, receipt: Receipt) -> None:
         """Take note of a receipt that was committed in this run."""
         self.known[receipt.name] = receipt
-        self.dropped.pop(receipt.name, None)
         self._checked.add(receipt.name)
 
     def has(self, name: str) -> bool:
@@ -172,12 +185,23 @@ class Books:
         self._checked.add(name)
         return True
 
-    def drop(self, name: str, why: str) -> None:
-        """Remove a receipt that does not hold, so that its unit, and it alone, is worked again."""
-        self.store.delete(receipt_path(name))
+    def drop(self, name: str, why: str, *, again: bool = True) -> None:
+        """Remove a receipt that does not hold; `again`: its very unit is to be worked again, even by another run."""
+        self.guard()
         receipt = self.known.pop(name, None)
-        if receipt is not None:
-            self.dropped[name] = receipt
+        # an audit is planned from what it audits
+        if receipt is not None and again and receipt.unit["stage"] != "audit":
+            # the first note stays: it is what was published
+            self.store.put_if_absent(f"{NOTES}{name}.json", receipt.to_json())
+            self.dropped.setdefault(name, self._noted.pop(name, receipt))
+        self.store.delete(receipt_path(name))
+        try:
+            self.guard()
+        except FacemintError:
+            # taken over in between: what was removed may hold by now, and where it does not, the next run finds out
+            if receipt is not None:
+                self.store.put_if_absent(receipt.path, receipt.to_json())
+            raise
         self._checked.discard(name)
         self.refuted(name, why)
 
@@ -189,14 +213,38 @@ class Books:
         out = []
         for unit in units:
             if self.has(unit.name) and self.known[unit.name].unit != unit.to_dict():
-                self.drop(unit.name, "it is about another unit")
+                self.drop(unit.name, "it is about another unit", again=False)
             if not self.has(unit.name):
                 out.append(unit)
         return out
 
+    def damaged(self) -> list[str]:
+        """Return what `lost` would, changing nothing."""
+        gone = [name for name, receipt in sorted(self.known.items()) if any(self._problem(f) for f in receipt.files)]
+        return sorted({*gone, *self.dropped})
+
     def lost(self) -> list[str]:
         """Return the names of receipts whose files are missing or altered, taking them back."""
-        return [name for name in sorted(self.known) if not self.has(name)]
+        for name, noted in sorted(self._noted.items()):
+            if same_content(noted, self.known[name]):
+                self.settle(name)
+            else:
+                self.drop(name, "made again, it has other bytes")
+        for name, noted in sorted(self.dropped.items()):
+            if not any(self._problem(f) for f in noted.files):
+                # somebody restored its files
+                self.guard()
+                self.store.put_if_absent(noted.path, noted.to_json())
+                self.known[name] = noted
+                self.settle(name)
+        gone = [name for name in sorted(self.known) if not self.has(name)]
+        return sorted({*gone, *self.dropped})
+
+    def settle(self, name: str) -> None:
+        """Forget that a receipt was taken back: its unit stands again, with the bytes it had."""
+        self.dropped.pop(name, None)
+        self._noted.pop(name, None)
+        self.store.delete(f"{NOTES}{name}.json")
 
     def _problem(self, entry: FileEntry) -> str | None:
         size = self._sizes.get(entry.path)

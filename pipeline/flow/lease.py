@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.domain.errors import LeaseHeldError
+from pipeline.domain.errors import LeaseHeldError, StoreError
 from pipeline.domain.manifest import canonical_json
 from pipeline.domain.ports import Clock, Store
 
@@ -45,8 +45,8 @@ class Lease:
         self.store.put(self.path, _body(self.holder, self.clock.now_s() + DURATION_S))
 
     def require(self) -> None:
-        """Raise LeaseHeldError unless this lease is still the newest."""
-        newest = _newest(self.store)
+        """Raise LeaseHeldError unless this lease is still the newest, StoreError where it is gone."""
+        newest = _newest_seen_by(self.store, self.number)
         if newest != self.number:
             raise LeaseHeldError(
                 f"another run took this dataset over ({PREFIX}{newest:06d}.json) after this one was silent for more "
@@ -94,6 +94,17 @@ def _newest(store: Store) -> int:
     return max((int(n) for n in names if n.isdecimal()), default=0)
 
 
+def _newest_seen_by(store: Store, number: int) -> int:
+    """Return the newest number, for the holder of `number`; without that one the store has lost what it held."""
+    newest = _newest(store)
+    if newest < number:
+        raise StoreError(
+            f"{store.uri}: {PREFIX}{number:06d}.json, the lease of this run, is gone; look whether the disk is mounted "
+            "or somebody cleared the directory, and run again: finished units are kept"
+        )
+    return newest
+
+
 def _read(store: Store, path: str) -> dict[str, Any]:
     """Return a lease's expiry and holder; one that cannot be read has expired, its holder would be rewriting it."""
     try:
@@ -111,7 +122,7 @@ def guard_of(store: Store, number: int) -> Callable[[], None]:
     """Return a check, for workers, that lease `number` is still the newest one."""
 
     def guard() -> None:
-        newest = _newest(store)
+        newest = _newest_seen_by(store, number)
         if newest != number:
             raise LeaseHeldError(f"{store.uri}: lease {number} was replaced by {newest}; this worker's run is over")
 

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.domain.manifest import FileEntry, Manifest, Receipt, manifest_path, receipt_path, version_name
 from pipeline.domain.ports import Store, Stored
 from pipeline.domain.unit import Stage
-from pipeline.flow.commit import enrolled_receipt_name
+from pipeline.flow.commit import NOTES, enrolled_receipt_name
 
 RUN_AGAIN = "run the same generate command again: its unit alone is made again"
 DELETE_AND_RUN = f"delete it, then {RUN_AGAIN}"
@@ -30,6 +30,7 @@ FOLDERS = (
     "segments/",
     "audits/",
     "quarantine/",
+    NOTES,
     "runs/",
 )
 """In this order, because a run may be at work: what names a file is written after it, so it is listed before it."""
@@ -124,6 +125,8 @@ def remedy_of(path: str, *, altered: bool = False) -> str:
     if path.startswith("exports/"):
         anew = "run the same generate command again: the export of the newest version is written anew"
         return f"{RESTORE}, or {'delete it and ' if altered else ''}{anew}"
+    if not altered and path.startswith("versions/") and not path.endswith("manifest.json"):
+        return f"{RESTORE}, or run the same generate command again: what the newest version lacks is written again"
     return RESTORE
 
 
@@ -274,7 +277,12 @@ def _check_fingerprints(ledger: Ledger) -> None:
 
 
 def remedy_of_missing(path: str, ledger: Ledger) -> str:
-    """Return what to do about a receipt that is not there: nothing has to be deleted first."""
+    """Return what to do about a receipt that is not there: nothing has to be deleted first.
+
+    One that was taken back, because its bytes were gone, left a note from which the next run works its unit again.
+    """
+    if f"{NOTES}{path.removeprefix('receipts/')}" in ledger.stored:
+        return RUN_AGAIN
     return remedy_of_receipt(path, ledger.manifests).replace(DELETE_AND_RUN, RUN_AGAIN)
 
 

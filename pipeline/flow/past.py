@@ -5,9 +5,12 @@ Everything is read from receipts, enrolled files and the parent version's index;
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -46,17 +49,22 @@ class Past:
 
     Attributes:
         members: everybody enrolled before, in ordinal order.
-        spent: ordinals that a make unit of an earlier generation worked.
+        tried: ordinal -> up to which slot make units of earlier generations worked it.
         rows: the parent's index; empty for the first generation.
         labels: ordinal -> label, of the published.
         candidates: candidate numbers given so far.
     """
 
     members: tuple[Member, ...] = ()
-    spent: frozenset[int] = frozenset()
+    tried: Mapping[int, int] = field(default_factory=dict)
     rows: tuple[IndexRow, ...] = ()
     labels: Mapping[int, int] | None = None
     candidates: int = 0
+
+    @property
+    def spent(self) -> frozenset[int]:
+        """Return the ordinals that a make unit of an earlier generation worked."""
+        return frozenset(self.tried)
 
     @property
     def published(self) -> Counter[Cell]:
@@ -82,11 +90,21 @@ def past_of(parts: Parts, generation: int, parent: Manifest | None, known: Mappi
     numbered = [known[name].unit["candidates"] for name in closed]
     return Past(
         members=tuple(members_before(parts, generation)),
-        spent=frozenset(o for receipt in made for o in receipt.unit["ordinals"]),
+        tried=_tried(made),
         rows=rows,
         labels={r.identity: r.label for r in rows},
         candidates=max(numbered, default=0),
     )
+
+
+def _tried(made: Iterable[Receipt]) -> dict[int, int]:
+    """Return ordinal -> up to which slot make units worked on it; one that was quarantined did not."""
+    out: dict[int, int] = {}
+    for receipt in made:
+        stop = int(receipt.unit["slots"][1])
+        for ordinal in receipt.unit["ordinals"]:
+            out[ordinal] = max(out.get(ordinal, 0), stop)
+    return out
 
 
 def members_before(parts: Parts, generation: int) -> list[Member]:
@@ -138,6 +156,14 @@ def embedding_sums(parts: Parts, rows: Iterable[IndexRow], ordinals: Sequence[in
     return np.empty((0, 0)) if sums is None else sums
 
 
+def rows_of(past: Past, ordinals: Iterable[int]) -> Iterator[IndexRow]:
+    """Yield the published rows of these identities; the index is sorted by label, so nothing else is looked at."""
+    for ordinal in ordinals:
+        label = (past.labels or {})[ordinal]
+        first = bisect_left(past.rows, label, key=attrgetter("label"))
+        yield from takewhile(lambda row: row.label == label, islice(past.rows, first, None))  # noqa: B023
+
+
 def published_templates(parts: Parts, past: Past) -> tuple[list[int], Float32]:
     """Return the published ordinals in label order and the templates of their published images, (M, E)."""
     labels = past.labels or {}
@@ -147,5 +173,5 @@ def published_templates(parts: Parts, past: Past) -> tuple[list[int], Float32]:
     blocks = []
     for start in range(0, len(ordinals), 4096):
         part = ordinals[start : start + 4096]
-        blocks.append(unit_rows(embedding_sums(parts, past.rows, part), "templates of published identities"))
+        blocks.append(unit_rows(embedding_sums(parts, rows_of(past, part), part), "templates of published identities"))
     return ordinals, np.concatenate(blocks)

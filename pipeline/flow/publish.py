@@ -96,10 +96,15 @@ def publish(
         models=about.models,
         use=parts.recipe.use.model_dump(mode="json"),
     )
+    if step.published is not None:
+        return _repaired(parts, step.published, bare, documents)
     entries = []
     for name, data in sorted(documents(bare).items()):
         path = f"versions/{version}/{name}"
-        parts.store.put(path, data)
+        # created if absent: a driver that slept must not write over what the one that replaced it has published
+        if not parts.store.put_if_absent(path, data) and parts.store.get(path) != data:
+            parts.guard()
+            parts.store.put(path, data)
         entries.append(FileEntry(path, sha256_hex(data), len(data)))
     manifest = replace(bare, documents=tuple(entries))
     parts.guard()
@@ -112,6 +117,25 @@ def publish(
             )
         return standing
     return manifest
+
+
+def _repaired(
+    parts: Parts, standing: Manifest, bare: Manifest, documents: Callable[[Manifest], Mapping[str, bytes]]
+) -> Manifest:
+    """Write what a standing version lacks of its own documents; what it says of itself does not change."""
+    if standing.digest != bare.digest:
+        raise StoreError(
+            f"{standing.path}: has digest {standing.digest[:12]}, this run made {bare.digest[:12]}; verify the dataset"
+        )
+    lacks = [d for d in standing.documents if parts.store.size(d.path) != d.bytes]
+    drawn = documents(bare) if lacks else {}
+    for entry in lacks:
+        data = drawn.get(entry.path.removeprefix(f"versions/{standing.version}/"), b"")
+        if sha256_hex(data) != entry.sha256:
+            raise StoreError(f"{entry.path}: missing, and drawn anew it has other bytes; restore it from a copy")
+        parts.guard()
+        parts.store.put(entry.path, data)
+    return standing
 
 
 def _next_version(step: Step) -> str:

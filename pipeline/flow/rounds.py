@@ -180,11 +180,23 @@ def _grow(
             if brought.filled_N[n] < brought.owed:
                 short[ordinal] = int(brought.owed - brought.filled_N[n])
             templates_ME[place[ordinal]] = brought.template_NE[n]
-    kept = separate(templates_ME, threshold_cos).kept_N
-    worked = {o for h in grown for o in h.ordinals}
-    withdrawn = [o for o in before if not kept[place[o]] and o in worked]
     owed = {o: h.owed for h in grown for o in h.ordinals}
-    for ordinal in withdrawn:
-        templates_ME[place[ordinal]] = as_published[place[ordinal]]
-        short[ordinal] = owed[ordinal]
+    withdrawn: list[int] = []
+    while gives_way := _giving_way(templates_ME, [o in owed and o not in withdrawn for o in before], threshold_cos):
+        # as published again, it may be met by another that grew towards it: looked at anew
+        for row in gives_way:
+            templates_ME[row] = as_published[row]
+            short[before[row]] = owed[before[row]]
+            withdrawn.append(before[row])
     return short, withdrawn
+
+
+def _giving_way(templates_ME: Float32, grows: Sequence[bool], threshold_cos: float) -> list[int]:
+    """Return the rows whose growth is taken back: the later of a pair, or the earlier where the later cannot."""
+    found = separate(templates_ME, threshold_cos)
+    out = set()
+    for later in np.flatnonzero(~found.kept_N).tolist():
+        earlier = int(found.collided_with_N[later])
+        if grows[later] or grows[earlier]:
+            out.add(later if grows[later] else earlier)
+    return sorted(out)

@@ -33,3 +33,11 @@ def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) ->
         return segments.read_index(store, path)
     except FileNotFoundError:
         raise StoreError(f"{path}: missing; restore it from a copy") from None
+
+
+def is_whole(store: Store, manifest: Manifest | None) -> bool:
+    """Return whether index and documents of a version are there, by size."""
+    if manifest is None:
+        return False
+    own = [f for f in (*manifest.files, *manifest.documents) if f.path.startswith(f"versions/{manifest.version}/")]
+    return all(store.size(f.path) == f.bytes for f in own)

@@ -50,8 +50,9 @@ def undisturbed(count: int = 24, images: int = 5) -> Mapping[str, bytes]:
 def require_undisturbed(store: Store, count: int = 24, images: int = 5) -> None:
     """Fail unless a store holds what an undisturbed run leaves, naming the files that differ."""
     wanted, there = undisturbed(count, images), bytes_of(store)
-    assert sorted(there) == sorted(wanted)
-    assert [path for path in wanted if there[path] != wanted[path]] == []
+    assert sorted(there.keys() ^ wanted.keys()) == [], f"there or wanted alone: {sorted(there.keys() ^ wanted.keys())}"
+    differing = [path for path in wanted if there[path] != wanted[path]]
+    assert differing == [], differing
 
 
 def written(folder: Path, recipe: Mapping[str, Any] | None = None) -> Path:
@@ -99,7 +100,9 @@ def wait_for(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not done():
         if process.poll() is not None:
             raise AssertionError(f"it ended first, with status {process.returncode}: {end(process)[1]}")
-        assert time.monotonic() < deadline_s
+        if time.monotonic() > deadline_s:
+            process.kill()
+            raise AssertionError(f"it did not come to that: {end(process)[1]}")
         time.sleep(0.002)
 
 

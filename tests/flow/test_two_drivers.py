@@ -26,7 +26,7 @@ import pytest
 from jobs import wiring
 from pipeline.adapters import machine
 from pipeline.adapters.stores import LocalStore, MemoryStore
-from pipeline.domain.errors import FacemintError, LeaseHeldError, PlanMismatchError
+from pipeline.domain.errors import FacemintError, LeaseHeldError, PlanMismatchError, StoreError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Recipe
@@ -148,6 +148,7 @@ class Scene:
     first: Recipe
     second: Recipe
     clock: type[SettableClock]
+    options: dict[str, Any] = field(default_factory=dict)
     ended: dict[str, FacemintError | None] = field(default_factory=dict)
 
     def play(self, at: int | None, *, after: bool = False) -> Sleeper:
@@ -160,12 +161,10 @@ class Scene:
         self.clock.jump_s += DURATION_S + 1
         self.ended["second"] = self._driver(self.second, self.store)
 
-    @staticmethod
-    def _driver(recipe: Recipe, store: Any) -> FacemintError | None:
+    def _driver(self, recipe: Recipe, store: Any) -> FacemintError | None:
         try:
-            generate(wiring.session_on(recipe, store, Silent()))
+            generate(wiring.session_on(recipe, store, Silent(), **self.options))
         except FacemintError as error:
-            assert "\n" not in str(error)
             return error
         return None
 
@@ -180,14 +179,15 @@ def points_of(scene: Scene, *, every: int, seed: int) -> list[tuple[int, bool]]:
 SMALL = {
     "generator": {"use": "sketch", "noise": 2.0}, "attempts": 3,
     "identities": {**PEOPLE, "count": 4, "images_per_identity": 2}, "balance": {"by": ["shape"]},
-    "enrol": {**sketch_recipe()["enrol"], "separation": {"cos": 0.9}}, "filters": [{"use": "own-template", "fmr": 1e-2}],
+    "enrol": {**sketch_recipe()["enrol"], "separation": {"cos": 0.9}},
+    "filters": [{"use": "own-template", "fmr": 1e-2}],
 }  # fmt: skip
-EVERY = [pytest.param(9, id="some"), pytest.param(1, id="all", marks=[pytest.mark.soak])]
+EVERY = [pytest.param(17, id="some"), pytest.param(1, id="all", marks=[pytest.mark.soak])]
 
 
 @pytest.mark.parametrize("every", EVERY)
 def test_a_driver_replaced_in_its_sleep_changes_nothing(clock: type[SettableClock], every: int) -> None:
-    """Asleep around any operation while another finishes: it wakes, stops or agrees, and every byte is the right one."""
+    """Asleep around any operation while another finishes: it stops or agrees, and every byte is the right one."""
     recipe = sketches(**SMALL)
     wanted = MemoryStore()
     mint(recipe, wanted)
@@ -200,7 +200,7 @@ def test_a_driver_replaced_in_its_sleep_changes_nothing(clock: type[SettableCloc
         stopped += scene.ended["first"] is not None
         scene.store.require_one_content()
         assert bytes_of(scene.store) == bytes_of(wanted), (n, after)
-    assert stopped > 3, "most points lie before the end, where the first must stop"
+    assert stopped > 2, "most points lie before the end, where the first must stop"
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +233,7 @@ def test_of_two_growths_of_one_version_one_is_its_child(
         where = f"{'after' if after else 'before'} operation {n}, {operation}"
         scene.store.require_one_content()
         scene.store.require_whole()
+        assert not any("\n" in str(error) for error in scene.ended.values()), where
         if "v000002" not in versions(scene.store):
             # the first had begun: the second was told so, and the first, run again, goes on
             assert isinstance(scene.ended["second"], PlanMismatchError), where
@@ -268,8 +269,40 @@ def test_a_driver_replaced_while_it_mends_takes_nothing_back(
         assert scene.ended["first"] is None or isinstance(scene.ended["first"], LeaseHeldError), where
         scene.store.require_one_content()
         scene.store.require_whole()
+        assert bytes_of(scene.store) == bytes_of(published), where
+        # taken back in the very last moment before it was replaced, a receipt comes back without its unit being worked
+        watching = Silent()
+        mint(recipe, scene.store, watching)
+        assert [facts["receipt"].name for kind, facts in watching.seen if kind == "unit"] == [], where
         assert scene.store.list("receipts/") == published.list("receipts/"), where
         assert bytes_of(scene.store) == bytes_of(published), where
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_a_driver_replaced_while_it_publishes_leaves_the_others_version_whole(
+    clock: type[SettableClock], every: int
+) -> None:
+    """About to publish a short version, it sleeps while a more patient one publishes a full one: that one stays."""
+    hard = {**SMALL, "generator": {"use": "sketch", "noise": 1.8}, "attempts": 1,
+            "identities": {**PEOPLE, "count": 8, "images_per_identity": 3}}  # fmt: skip
+    hasty, patient = sketches(**hard, rounds=1), sketches(**hard, rounds=8)
+    wanted = MemoryStore()
+    mint(patient, wanted)
+    alone = Ledger()
+    assert mint(hasty, alone, allow_short=True).manifest.counts["missing_by_cell"], "the hasty one is short"
+    seen = Scene(Ledger(), hasty, patient, clock, {"allow_short": True}).play(None).operations
+    begins = next(n for n, operation in enumerate(seen) if "versions/v000001/index" in operation) - 2
+    ends = next(n for n, operation in enumerate(seen) if "versions/v000001/manifest" in operation and n > begins)
+    points = [(n, after) for n in range(begins, ends) for after in (False, True)]
+    for n, after in points[2 % every :: every]:
+        scene = Scene(Ledger(), hasty, patient, clock, {"allow_short": True})
+        where = f"{'after' if after else 'before'} operation {n}, {scene.play(n, after=after).operations[n]}"
+        assert scene.ended["second"] is None, where
+        # asleep in the very last moment it finds the other manifest in the place of its own
+        assert isinstance(scene.ended["first"], LeaseHeldError | StoreError), where
+        scene.store.require_one_content()
+        there, whole = bytes_of(scene.store), bytes_of(wanted)
+        assert [path for path in whole if there.get(path) != whole[path]] == [], where
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])
@@ -327,7 +360,8 @@ def test_a_second_command_exits_5_naming_the_first_or_0_where_that_is_asked_for(
         assert sorted(out.rglob("*")) == before
     finally:
         first.send_signal(signal.SIGCONT)
-    assert end(first) == (0, "")
+        ended = end(first)
+    assert ended == (0, "")
     require_undisturbed(LocalStore(out))
 
 
@@ -356,7 +390,7 @@ def outsleep(tmp_path: Path, moment: tuple[str, int]) -> None:
         finished = contents(out)
     finally:
         first.send_signal(signal.SIGCONT)
-    status, errors = end(first)
+        status, errors = end(first)
     assert status in (0, 5), errors
     if status == 5:
         require_one_line(errors)

@@ -142,14 +142,14 @@ def test_what_is_missing_cut_or_altered_is_named_alone(dataset: MemoryStore, cod
 
 
 def test_the_remedy_names_the_command_that_helps(dataset: MemoryStore, codec: Codec) -> None:
-    """A missing segment is made again by the next run, an altered one with --deep; an index cannot be made."""
+    """A missing segment or document is made again by the next run, an altered segment with --deep."""
     dataset.delete(TAR)
     flip(dataset, "segments/make-g0-000002.tar")
     dataset.delete("versions/v000001/README.md")
     said = {p.path: p.remedy for p in check(dataset, codec, deep=True).problems}
     assert said[TAR] == "run the same generate command again: its unit alone is made again"
     assert "again with --deep: its unit alone" in said["segments/make-g0-000002.tar"]
-    assert said["versions/v000001/README.md"] == "restore it from a copy"
+    assert "what the newest version lacks is written again" in said["versions/v000001/README.md"]
 
 
 def test_swapped_receipts_are_both_named(dataset: MemoryStore, codec: Codec) -> None:

@@ -5,8 +5,8 @@ purpose (residual, depthwise, patch mixer; other stems, pooling, crops), so that
 Batch norms use running statistics outside training, so a row's result does not depend on its neighbours.
 
 Sources: residual nets (He et al. 2016, arXiv:1512.03385); MobileFaceNets (Chen et al. 2018, arXiv:1804.07573); ConvNeXt
-(Liu et al. 2022, arXiv:2201.03545); margins (CosFace, Wang et al. 2018, arXiv:1801.09414; ArcFace, Deng et al. 2019,
-arXiv:1801.07698).
+(Liu et al. 2022, arXiv:2201.03545) and ConvMixer (Trockman and Kolter 2022, arXiv:2201.09792); margins (CosFace, Wang
+et al. 2018, arXiv:1801.09414; ArcFace, Deng et al. 2019, arXiv:1801.07698).
 """
 
 from __future__ import annotations
@@ -92,33 +92,37 @@ class JudgeRecogniser(nn.Module):
 
 
 class _Mixer(nn.Module):
-    """A ConvNeXt block: wide depthwise filter, layer norm, two-layer perceptron."""
+    """A block of a patch mixer: a wide filter across places, then two layers across channels, with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.across = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.norm = nn.LayerNorm(channels)
-        self.expand, self.contract = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
-        self.gain = nn.Parameter(torch.full((channels,), 0.2))
+        self.across = _conv(channels, channels, 5, groups=channels)
+        self.expand, self.act = nn.Conv2d(channels, 3 * channels, 1), nn.GELU()
+        self.contract = _conv(3 * channels, channels, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        h_NHWC = self.norm(self.across(x_NCHW).permute(0, 2, 3, 1))
-        h_NHWC = self.gain * self.contract(F.gelu(self.expand(h_NHWC)))
-        out_NCHW: Tensor = x_NCHW + h_NHWC.permute(0, 3, 1, 2)
-        return out_NCHW
+        return x_NCHW + self.contract(self.act(self.expand(self.across(x_NCHW))))  # type: ignore[no-any-return]
 
 
 class AuditorRecogniser(nn.Module):
-    """Patch mixer over the inner 104 x 104 pixels with attention pooling; used by no filter and no training."""
+    """Patch mixer over the inner 104 x 104 pixels with attention pooling; used by no filter and no training.
 
-    def __init__(self, width: int = 96, depth: int = 5, queries: int = 4) -> None:
+    Overlapping patches on a grid of 26 x 26 are merged two by two; all the mixing is done on 13 x 13 places.
+    """
+
+    def __init__(self, fine: int = 64, width: int = 128, depth: int = 6, queries: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 12, stride=8, padding=2)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, fine, 8, stride=4, padding=2, bias=False), nn.BatchNorm2d(fine), nn.GELU(),
+            nn.Conv2d(fine, width, 2, stride=2, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
         self.positions = nn.Parameter(torch.zeros(1, width, 13, 13))
         self.blocks = nn.Sequential(*(_Mixer(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.score, self.value = nn.Linear(width, queries), nn.Linear(width, 2 * width)
-        self.head = nn.Linear(queries * 2 * width, EMBEDDING_DIM)
+        self.head = nn.Sequential(
+            nn.Linear(queries * 2 * width, EMBEDDING_DIM, bias=False), nn.BatchNorm1d(EMBEDDING_DIM)
+        )
 
     def forward(self, faces_NCHW: Tensor) -> Tensor:
         """Pictures to unit vectors (N, 128)."""

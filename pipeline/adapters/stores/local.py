@@ -57,8 +57,11 @@ class LocalStore:
         self.uri = str(self.root)
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root}: is a file where a dataset's directory is expected; name a directory")
+        self._place: tuple[int, int] | None = None
+        """The directory that was opened for writing: device and number."""
         if writable:
             self._try_writing()
+            self._place = _identity(self.root)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create `path`; return True, or False where it exists; of several writers exactly one gets True."""
@@ -107,6 +110,7 @@ class LocalStore:
         try:
             found = self._at(path).stat()
         except _GONE:
+            self._require_place()
             return None
         except OSError as error:
             raise self._failure(error, "look up", path) from error
@@ -147,6 +151,7 @@ class LocalStore:
             target.unlink()
             _flush_directory(target.parent)
         except _GONE:
+            self._require_place()
             return
         except OSError as error:
             # a directory is not an object of this store: as an object the path is absent
@@ -170,6 +175,7 @@ class LocalStore:
 
     def _write(self, path: str, content: BinaryIO, place: Callable[[Path, Path], None]) -> None:
         """Write `content` beside `path` and `place` it there; FileExistsError from `place` passes through."""
+        self._require_place()
         target = self._at(path)
         trial = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
@@ -207,6 +213,7 @@ class LocalStore:
             with target.open("rb") as file:
                 yield file
         except (*_GONE, IsADirectoryError):
+            self._require_place()
             raise FileNotFoundError(errno.ENOENT, f"no such file in {self.uri}", path) from None
         except OSError as error:
             raise self._failure(error, "read", path) from error
@@ -229,10 +236,23 @@ class LocalStore:
                     elif entry.is_dir() and not (entry.is_symlink() and _points_upwards(Path(entry.path))):
                         yield from self._walk(path, prefix)
         except _GONE:
+            self._require_place()
             return
         except OSError as error:
             # a listing with holes would have finished work done again
             raise self._failure(error, "list", str(here)) from error
+
+    def _require_place(self) -> None:
+        """Raise StoreError where another directory, or none, is where the one was that this store opened.
+
+        A disk that was unmounted leaves an empty directory behind: nothing may be written into it, and what is missing
+        there was not deleted.
+        """
+        if self._place is not None and _identity(self.root) != self._place:
+            raise StoreError(
+                f"{self.uri}: is not the directory any more that this run began with; look whether its disk is "
+                "mounted, and run again: finished units are kept"
+            )
 
     def _stat(self, file: os.DirEntry[str]) -> os.stat_result | None:
         """Return size and time of a file, or None where it vanished since it was listed."""
@@ -256,6 +276,15 @@ class LocalStore:
 
 def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a directory from another one at the same path, or None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _points_upwards(path: Path) -> bool:

@@ -40,9 +40,9 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
         "decoder": lambda: autoencoder.train_decoder(config),
         "attributes": lambda: attributes.train_attributes(config),
         "flow": lambda: flow.train_flow(config, workers),
-        "export": lambda: export.export(config, weights),
-        "calibrate": lambda: calibrate.calibrate_all(config, weights),
-        "measure": lambda: measure.measure_all(config, weights),
+        "export": lambda: export.export(config, weights, only),
+        "calibrate": lambda: calibrate.calibrate_all(config, weights, only),
+        "measure": lambda: measure.measure_all(config, weights, only),
     }
 
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=Path(".phantom"), help="working folder (default .phantom)")
     parser.add_argument("--weights", type=Path, default=loading.WEIGHTS, help="where the exported weights go")
     parser.add_argument("--workers", type=int, default=1, help="processes for rendering and for the flow (1 or 2)")
-    parser.add_argument("--only", nargs="*", default=(), help="some draws (render) or some roles (recognisers)")
+    parser.add_argument("--only", nargs="*", default=(), help="some draws (render) or roles (recognisers and later)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = CONFIGURATIONS[given.config](given.home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.adapters.phantom import loading
@@ -22,14 +23,15 @@ def space_of(role: str) -> Space:
     return Space(entry["space"], entry["sha256"], entry["alignment"], "unit", entry["dimensions"])
 
 
-def calibrate_all(config: Training, folder: Path) -> None:
-    """Write `calibration.json`: role -> what `Calibration.from_dict` reads."""
+def calibrate_all(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
+    """Write `calibration.json`: role -> what `Calibration.from_dict` reads; with `only`, other roles stay."""
     drawn = load_draws(config, ("H",))
     stored = jpeg(drawn.faces_NHWC, 95)
     draw = config.draws["H"]
     source = f"{draw.identities} held-out rendered phantoms x {draw.pictures}, clean, JPEG 95"
-    found = {}
-    for role in ROLES:
+    path = folder / "calibration.json"
+    found = json.loads(path.read_text()) if only else {}
+    for role in only or ROLES:
         emb_NE = embed(loading.load_recogniser(role), stored)
         found[role] = calibrate(space_of(role), source, emb_NE, drawn.owner_N, template_sizes=TEMPLATE_SIZES).to_dict()
-    (folder / "calibration.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -2,7 +2,7 @@
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
 generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge
-has B, the auditor C, the attribute model both; thresholds are set on H and every figure is measured on E.
+has B, the auditor C and D, the attribute model B and C; thresholds are set on H and every figure is measured on E.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C",), "attributes": ("B", "C")}
+    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C", "D"), "attributes": ("B", "C")}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
@@ -94,6 +94,7 @@ def full(home: Path) -> Training:
             "C": Draw(4, 1400, 3),
             "H": Draw(5, 260, 8),
             "E": Draw(6, 100, 6),
+            "D": Draw(7, 8000, 3),
         },
         recognisers={
             "conditioning": (
@@ -104,10 +105,7 @@ def full(home: Path) -> Training:
                 Round(("B",), Schedule(1000, 48, 1.0, decay=0.6, warmup=50)),
                 Round(("B",), Schedule(350, 48, 0.7, decay=0.9, warmup=10)),
             ),
-            "auditor": (
-                Round(("C",), Schedule(1050, 48, 1.0, decay=0.6, warmup=50)),
-                Round(("C",), Schedule(620, 48, 1.0, decay=0.8, warmup=20)),
-            ),
+            "auditor": (Round(("C", "D"), Schedule(2000, 96, 1.0, decay=0.6)),),
         },
         attributes=(
             Round(("B",), Schedule(850, 48, 2e-3), muon=False),
@@ -126,12 +124,12 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D"), start=1)
         },
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
             "judge": (Round(("B",), tiny),),
-            "auditor": (Round(("C",), tiny),),
+            "auditor": (Round(("C", "D"), tiny),),
         },
         attributes=(Round(("B", "C"), tiny, muon=False),),
         crops=tiny,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,39 @@ _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
     "conditioning": "residual net, CosFace 0.35",
     "judge": "depthwise-separable net with global depthwise pooling, ArcFace 0.40",
-    "auditor": "patch mixer (ConvNeXt blocks) on the inner 104 px with attention pooling, CosFace 0.30",
+    "auditor": "patch mixer (5 x 5 depthwise filters) on the inner 104 px with attention pooling, CosFace 0.30",
     "attributes": "residual net, fourteen values and five landmarks",
     "bank": "identity means with one Gaussian per cell",
 }
 
 
-def export(config: Training, folder: Path) -> None:
-    """Write every model's file and `card.json` (without figures: `measure` adds them)."""
+def export(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
+    """Write every model's file and `card.json` (without figures: `measure` adds them).
+
+    only: recognisers to replace in weights that are there already; everything else in the folder stays.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    models = _recognisers(config, folder, only or ROLES)
+    if not only:
+        models |= _rest(config, folder)
+    for name, entry in models.items():
+        entry |= {"role": name, "architecture": _ARCHITECTURES[name], **_COMMON}
+    content = loading.card() if only else {"models": {}, "figures": {}}
+    write_card(folder, content | {"models": content["models"] | models})
+
+
+def _recognisers(config: Training, folder: Path, roles: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        role: _write(folder, role, _state(load_recogniser(config, role))) | {
+            "dimensions": EMBEDDING_DIM, "alignment": "phantom-112", "space": f"phantom-{role}",
+            "draws": _draws(config, ROLE_DRAWS[role]),
+        }
+        for role in roles
+    }  # fmt: skip
+
+
+def _rest(config: Training, folder: Path) -> dict[str, dict[str, Any]]:
+    """Write generator, attribute model and bank."""
     models: dict[str, dict[str, Any]] = {}
     autoencoder, flow = load_autoencoder(config), load_flow(config)
     with np.load(config.home / "flow_data.npz") as data:
@@ -48,12 +73,6 @@ def export(config: Training, folder: Path) -> None:
         "latent_channels": config.latent_channels, "latent_side": flow.latent_side, "image_px": 112,
         "space": "phantom-conditioning", "sampler": dict(config.sampler), "draws": _draws(config, ("A1", "A2")),
     }  # fmt: skip
-    for role in ROLES:
-        written = _write(folder, role, _state(load_recogniser(config, role)))
-        models[role] = written | {
-            "dimensions": EMBEDDING_DIM, "alignment": "phantom-112", "space": f"phantom-{role}",
-            "draws": _draws(config, ROLE_DRAWS[role]),
-        }  # fmt: skip
     attributes = _write(folder, "attributes", _state(load_attributes(config)))
     models["attributes"] = attributes | {"draws": _draws(config, ROLE_DRAWS["attributes"])}
     arrays = fit_bank(config)
@@ -62,9 +81,7 @@ def export(config: Training, folder: Path) -> None:
         "space": "phantom-conditioning", "dimensions": EMBEDDING_DIM, "draws": _draws(config, ("A1", "A2")),
         "row_independent": True,
     }  # fmt: skip
-    for name, entry in models.items():
-        entry |= {"role": name, "architecture": _ARCHITECTURES[name], **_COMMON}
-    write_card(folder, {"models": models, "figures": {}})
+    return models
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:

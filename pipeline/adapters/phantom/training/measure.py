@@ -6,6 +6,7 @@ Everything is read back from the weights folder, so the figures are those of the
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +63,32 @@ class Generator:
         return jpeg(np.concatenate(faces), 95)
 
 
-def measure_all(config: Training, folder: Path) -> None:
-    """Measure recognisers, attributes, generator, bank and row independence; write them into the card."""
+def measure_all(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
+    """Measure recognisers, attributes, generator, bank and row independence; write them into the card.
+
+    only: recognisers to measure anew, with what they say of generator and bank; the card's other figures stay.
+    """
     drawn = _held_out(config)
     figures: dict[str, Any] = {"command": "python -m pipeline.adapters.phantom.training measure"}
     stored = jpeg(drawn.faces_NHWC, 95)
     embeddings = {role: embed(loading.load_recogniser(role), stored) for role in ROLES}
     figures["recognisers"] = {role: _recognition(embeddings[role], drawn) for role in ROLES}
-    figures["attributes"], confusion = _attributes(drawn, stored)
     figures["generator"], faces = _generator(config, drawn, embeddings)
     figures["bank"] = _bank(config)
-    figures["speed"] = _speed(config)
-    content = {**loading.card(), "figures": figures}
-    content["models"]["attributes"]["confusion"] = confusion
-    content["models"]["attributes"]["skin_tone_sigma_mst"] = figures["attributes"]["skin_tone_mst_spread"]
-    for name, stable in _row_independence(stored).items():
-        content["models"][name] |= stable
+    stable = _row_independence(stored)
+    content = loading.card()
+    if only:
+        stable = {role: stable[role] for role in only}
+        for part in ("recognisers", "generator", "bank"):
+            content["figures"][part] |= {role: figures[part][role] for role in only}
+    else:
+        figures["attributes"], confusion = _attributes(drawn, stored)
+        figures["speed"] = _speed(config)
+        content["figures"] = figures
+        content["models"]["attributes"]["confusion"] = confusion
+        content["models"]["attributes"]["skin_tone_sigma_mst"] = figures["attributes"]["skin_tone_mst_spread"]
+    for name, facts in stable.items():
+        content["models"][name] |= facts
     write_card(folder, content)
     contact_sheet(faces[:96], config.home / "generated.png")
 

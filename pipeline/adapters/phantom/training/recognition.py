@@ -1,4 +1,4 @@
-"""Trains the three recognisers, each on its own draw with its own margin, and embeds pictures with a trained one."""
+"""Trains the three recognisers, each on its own draws with its own margin, and embeds pictures with a trained one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.adapters.phantom import traits
 from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM, RECOGNISERS
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
@@ -23,11 +24,12 @@ _PER_IDENTITY = 3  # pictures of one identity in a batch, so that genuine pairs 
 
 
 class _Classes(nn.Module):
-    """One unit direction per training identity; thrown away after training."""
+    """One unit direction per training identity, and a reader of `reads` traits; thrown away after training."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, reads: int = 0) -> None:
         super().__init__()
         self.centres = nn.Parameter(F.normalize(nn.init.normal_(torch.empty(count, EMBEDDING_DIM))))
+        self.read = nn.Linear(EMBEDDING_DIM, reads) if reads else None
 
 
 def cosface(cos_NI: Tensor, owner_N: Tensor, margin: float) -> Tensor:
@@ -48,6 +50,18 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
     "judge": (arcface, 0.40),
     "auditor": (cosface, 0.30),
 }
+_TRAIT_SHARE = {"conditioning": 0.0, "judge": 0.0, "auditor": 20.0}
+"""Weight of reading the identity's exact traits off the vector. The auditor alone learns from them, so that it is less
+bound to the identities it was trained on, and unlike the others in one more respect."""
+_SIDED = ("hair_part", "mole_x")  # a mirrored picture has the other sign, so only the size counts
+
+
+def _standard_traits(drawn: Drawn) -> Tensor:
+    """Return the identity's fields of every picture, (N, T), each with mean 0 and spread 1 over the draw."""
+    values = drawn.identities_NT.copy()
+    sided = [traits.identity_column(name) for name in _SIDED]
+    values[:, sided] = np.abs(values[:, sided])
+    return torch.from_numpy((values - values.mean(0)) / values.std(0).clip(1e-3))
 
 
 def train_recogniser(config: Training, role: str) -> None:
@@ -57,7 +71,8 @@ def train_recogniser(config: Training, role: str) -> None:
     rounds = config.recognisers[role]
     for number, part in enumerate(rounds):
         drawn = load_draws(config, part.draws)
-        classes = loop.initialised(functools.partial(_Classes, int(drawn.owner_N[-1]) + 1), rng)
+        reads = drawn.identities_NT.shape[1] if _TRAIT_SHARE[role] else 0
+        classes = loop.initialised(functools.partial(_Classes, int(drawn.owner_N[-1]) + 1, reads), rng)
         assert isinstance(classes, _Classes)
         name = role if part is rounds[-1] else f"{role}-{number + 1}"
         if number and not (config.home / "checkpoints" / f"{name}.pt").exists():
@@ -96,6 +111,7 @@ def _fit(
     schedule = config.recognisers[role][number].schedule
     first_row = np.searchsorted(drawn.owner_N, np.arange(len(classes.centres)))
     pictures = np.bincount(drawn.owner_N)
+    wanted_NT = _standard_traits(drawn)
 
     def step(at: int, rng: np.random.Generator) -> dict[str, float]:
         rng = config.rng(role, number, at) if number else rng
@@ -108,14 +124,18 @@ def _fit(
         target = torch.from_numpy(owner)
         loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
         loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
+        figures = {"hits": float((cos_NI.argmax(1) == target).float().mean())}
+        if classes.read is not None:
+            missed = F.mse_loss(classes.read(EMBEDDING_DIM**0.5 * emb_ND), wanted_NT[rows])
+            loss = loss + _TRAIT_SHARE[role] * missed
+            figures["traits"] = float(missed.detach())
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         for optimiser in optimisers:
             optimiser.step()
-        hits = (cos_NI.argmax(1) == target).float().mean()
-        return {"loss": float(loss.detach()), "hits": float(hits)}
+        return {"loss": float(loss.detach())} | figures
 
     models: dict[str, nn.Module] = {"model": model, "classes": classes}
     loop.run(name, config, schedule, step, stream=role, models=models, optimisers=optimisers)
