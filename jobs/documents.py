@@ -1,38 +1,80 @@
-"""The documents that a version is published with: its card and a contact sheet."""
+"""The documents that a version is published with: card, contact sheet, Croissant."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.domain.manifest import IndexRow, Manifest, segment_path
+from pipeline.domain.calibration import Calibration
+from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, segment_path
 from pipeline.domain.ports import Store
 from pipeline.flow.parts import Parts
 
 SHEET_ROWS, SHEET_COLUMNS = 24, 12
 
 
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """What the documents are written by; `jobs.wiring` says which."""
+
+    card: Callable[[Mapping[str, Any]], str]
+    croissant: Callable[[Mapping[str, Any], Sequence[FileEntry]], dict[str, bytes]]
+    sheet: Callable[[Sequence[Any]], bytes]
+
+
 def documents(
-    card: Callable[[Mapping[str, Any]], str],
-    sheet: Callable[[Sequence[Any]], bytes],
-    store: Store,
-    parts: Parts,
-    manifest: Manifest,
-    rows: Sequence[IndexRow],
+    writers: Writers, store: Store, parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]
 ) -> dict[str, bytes]:
-    """Return file name -> bytes of a version's documents; `card` and `sheet` draw them."""
+    """Return file name -> bytes of a version's documents."""
+    facts = _facts(parts, manifest)
+    return {
+        "README.md": writers.card(facts).encode(),
+        "contact_sheet.png": writers.sheet(_sheet_rows(store, parts, rows)),
+        **writers.croissant(facts, manifest.files),
+    }
+
+
+def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
+    """Return what card and Croissant are told: the manifest's fields, and what its models say of their spaces."""
     balance = manifest.figures["balance"]
-    facts = {
+    recognisers = {"judge": parts.judge, "auditor": parts.auditor}
+    spaces = {"bank": parts.sampler.space, "generator": parts.generator.space}
+    spaces |= {role: r.space for role, r in recognisers.items()}
+    (index,) = (f for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-"))
+    return {
         "version": manifest.version,
+        "parent": manifest.parent,
+        "generation": manifest.generation,
         "name": manifest.name,
         "digest": manifest.digest,
         "fingerprint": manifest.fingerprint,
         "counts": manifest.counts,
         "figures": {**manifest.figures, "balance": balance["cells"], "balance_fields": balance["by"]},
         "models": manifest.models,
+        "spaces": {role: space.to_dict() for role, space in spaces.items()},
+        "calibrations": {role: _calibration_facts(r.calibration) for role, r in recognisers.items()},
         "use": manifest.use,
+        "licence": _licence(manifest),
+        "index": {"name": index.path.rpartition("/")[2], "bytes": index.bytes},
     }
-    return {"README.md": card(facts).encode(), "contact_sheet.png": sheet(_sheet_rows(store, parts, rows))}
+
+
+def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
+    pair = calibration.pairs["sample/sample"]
+    return {
+        "source": calibration.source,
+        "n_impostor": pair.n_impostor,
+        "eer": pair.eer,
+        "lowest_fmr": pair.fmr[-1],
+        "largest_gallery": max((b.n for blocks in calibration.one_to_many.values() for b in blocks), default=None),
+    }
+
+
+def _licence(manifest: Manifest) -> str:
+    """Return what is known: a recipe states no licence of its dataset, models have theirs."""
+    models = ", ".join(sorted({str(card["licence"]) for card in manifest.models.values()}))
+    return f"not stated by its maker; the models that it was made with: {models}"
 
 
 def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow]) -> list[Any]:

@@ -230,9 +230,10 @@ def session_on(
         deep: hash what stands instead of comparing sizes.
         retry_quarantined: forget the deaths of quarantined units, so that they are tried again.
     """
-    from jobs.documents import documents
+    from jobs.documents import Writers, documents
     from pipeline.adapters.card import dataset_card
     from pipeline.adapters.contact_sheet import contact_sheet
+    from pipeline.adapters.croissant import croissant
     from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
     from pipeline.execute.session import Session
     from pipeline.execute.stop import Stop
@@ -259,7 +260,7 @@ def session_on(
             progress=progress,
             lease=lease,
             models={role: _card_dict(card) for role, card in component_cards(recipe).items()},
-            documents=functools.partial(documents, dataset_card, contact_sheet, store, parts),
+            documents=functools.partial(documents, Writers(dataset_card, croissant, contact_sheet), store, parts),
             exporters=tuple(
                 (_build("exports", node), functools.partial(_export_store, store, node.use)) for node in recipe.exports
             ),
@@ -288,13 +289,20 @@ def plan_run(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, 
     return {"recipe": recipe.name, "uri": uri, **dataclasses.asdict(plan(parts, wanted))}
 
 
+def inline_executor(parts: Parts, stop: Stop, quarantine: Quarantine | None = None) -> Executor:
+    """Return an executor that works in this process, over parts that are there."""
+    from pipeline.execute.inline import InlineExecutor
+    from pipeline.flow.quarantine import Quarantine
+    from pipeline.flow.worker import UnitWorker
+
+    mine = quarantine or Quarantine(parts.store, parts.clock)
+    return InlineExecutor(functools.partial(UnitWorker, parts), stop=stop, quarantine=mine)
+
+
 def _executor(parts: Parts, lease_number: int, run: str, stop: Stop, quarantine: Quarantine) -> Executor:
     recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
     if recipe.compute.executor == "inline":
-        from pipeline.execute.inline import InlineExecutor
-        from pipeline.flow.worker import UnitWorker
-
-        return InlineExecutor(functools.partial(UnitWorker, parts), stop=stop, quarantine=quarantine)
+        return inline_executor(parts, stop, quarantine)
     from pipeline.execute.on_ray import RayExecutor
 
     return RayExecutor(

@@ -1,13 +1,19 @@
-"""The dataset card: README.md of a version, for people and the Hugging Face hub, from manifest numbers alone.
+"""The dataset card: README.md of a version, a datasheet for people and for the Hugging Face hub.
 
-Equal manifests give equal text. Nothing is said that the manifest does not hold, except what is true of every
-dataset that facemint mints.
+Equal facts give equal text. Nothing is said but what manifest and model cards hold, and what is true of every dataset
+that facemint mints. Its YAML lets `datasets` load the index from the version's folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+_COLUMNS = {
+    "label": "int64", "key": "string", "identity": "int64", "cell": "string", "segment": "string", "offset": "int64",
+    "length": "int64",
+}  # fmt: skip
+"""What the index holds, as Hugging Face names types."""
 
 _TEMPLATE = """\
 ---
@@ -24,36 +30,29 @@ _TEMPLATE = """\
 {{ counts.images | number }} images of {{ counts.identities | number }} synthetic identities.
 Dataset digest (SHA-256 over the digests of segments and index): `{{ digest }}`
 
-## What this is
+| version | grew from | generation | identities new in it | recipe fingerprint |
+|---|---|---:|---:|---|
+| {{ version }} | {{ parent or "nothing: the first" }} | {{ generation }} | {{ counts.identities_new | number }} \
+| `{{ fingerprint[:16] }}` |
 
-Face images of identities that were sampled, not photographed, with labels 0 to {{ counts.identities - 1 }}.
+The sections are those of *Datasheets for Datasets* (Gebru et al.).
+
+## Motivation
 
 - Purpose, as its maker states it: {{ use.purpose | plain }}
 - Made for commercial use: {{ "yes" if use.commercial else "no" }}
+- Who made it, for whom, and who paid: not stated.
 
-| count | value |
-|---|---:|
-{% for key, value in counts | flat -%}
-| {{ key | plain }} | {{ value | number }} |
-{% endfor %}
-## How it was made
+## Composition
 
-Identity vectors were drawn from a bank, kept apart by exact greedy separation, and enrolled on probe images.
-Each identity's images were generated under stratified conditions, then measured and judged as stored JPEG.
-Every candidate, the refused too, has its numbers and verdicts in the segments. Equal recipe and seed give equal
-bytes on equal devices.
+Face images of identities that were sampled, not photographed, with labels 0 to {{ counts.identities - 1 }}, in one
+split, `train`. Every JPEG is marked as generated (IPTC digital source type `trainedAlgorithmicMedia`).
 
-| part | model | licence | commercial use | SHA-256 |
-|---|---|---|---|---|
-{% for role, card in models.items() -%}
-| {{ role | plain }} | {{ card.name | plain }} | {{ card.licence | plain }} \
-| {{ "yes" if card.commercial_use else "no" }} | `{{ card.sha256 }}` |
-{% endfor %}
-{% if sources -%}
-Sources: {{ sources | join("; ") }}.
-
-{% endif -%}
-## Balance
+- Personal data: none of real people. Likeness to real people (leakage): {{ leakage | plain }}.
+- Asked for and reached: {{ counts.identities | number }} of {{ counts.identities_expected | number }} identities, \
+{{ counts.images | number }} of {{ counts.images_expected | number }} images.
+- Accepted although they missed the conditions asked of them, and marked `off_target`: \
+{{ counts.make.off_target | number }} images.
 
 {% if balance -%}
 Shares are of identities. *Read* is what the attribute model estimates; *adjusted* is the share most consistent
@@ -69,8 +68,47 @@ named by perceived attributes{{ fields }}.
 {%- else -%}
 No balance over perceived attributes was asked for.
 {% endif %}
-## Similarity and other figures
+## Collection process
 
+Nothing was collected. Identity vectors were drawn from a bank, kept apart by exact greedy separation, and enrolled on
+probe images. Each identity's images were generated under stratified conditions, then measured and judged as stored
+JPEG. Equal recipe and seed give equal bytes on equal devices.
+
+| part | model | space | licence | commercial use | SHA-256 |
+|---|---|---|---|---|---|
+{% for role, card in models.items() -%}
+| {{ role | plain }} | {{ card.name | plain }} | {{ spaces[role] | space if role in spaces else "" }} \
+| {{ card.licence | plain }} | {{ "yes" if card.commercial_use else "no" }} | `{{ card.sha256 }}` |
+{% endfor %}
+{% if sources -%}
+Sources: {{ sources | join("; ") }}.
+
+{% endif -%}
+Thresholds are false match rates, turned into cosines by calibrations on labelled images:
+
+| recogniser | calibrated on | impostor pairs | EER | lowest FMR measured | largest 1:N gallery |
+|---|---|---:|---:|---:|---:|
+{% for role, known in calibrations.items() -%}
+| {{ role | plain }} | {{ known.source | plain }} | {{ known.n_impostor | number }} | {{ known.eer | number }} \
+| {{ known.lowest_fmr | number }} | {{ known.largest_gallery | number }} |
+{% endfor %}
+## Preprocessing, cleaning, labelling
+
+Every candidate, the refused too, has its numbers and verdicts in the segments. Labels are the identities that images
+were made of; nobody annotated anything.
+
+| count | value |
+|---|---:|
+{% for key, value in shown | flat -%}
+| {{ key | plain }} | {{ value | number }} |
+{% endfor %}
+{% if thresholds -%}
+| filter | thresholds |
+|---|---|
+{% for filter, fields in thresholds.items() -%}
+| {{ filter | plain }} | {{ fields | pairs }} |
+{% endfor %}
+{% endif -%}
 {% if others -%}
 Cosines lie in [-1, 1]; FMR, FNMR and EER are those of ISO/IEC 19795-1. The *judge* decided what was kept; the
 *auditor* is another recogniser, which decided nothing.
@@ -81,23 +119,12 @@ Cosines lie in [-1, 1]; FMR, FNMR and EER are those of ISO/IEC 19795-1. The *jud
 | {{ key | plain }} | {{ value | number }} |
 {% endfor %}
 {%- else -%}
-The manifest holds none.
+Similarity within and between identities: not measured.
 {% endif %}
-## How to read it
+## Uses
 
-Paths are below the dataset's root. `versions/{{ version }}/index-*.parquet` says which image has which label and
-where its bytes lie (`segment`, `offset`, `length`); `versions/{{ version }}/manifest.json` lists every file with
-its SHA-256. Trainers read an export, for example WebDataset:
-
-```python
-import glob
-import webdataset as wds
-
-shards = sorted(glob.glob("exports/{{ version }}/webdataset/train-*.tar"))
-samples = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("jpg", "cls")
-```
-
-## Limits
+Made to train and test face recognition. Not measured: the accuracy of a recogniser trained on it, realism, overlap
+with benchmarks.
 
 - Attributes are a model's estimates of appearance, made on probe images. They are not facts about a person,
   and their errors differ between cells.
@@ -109,7 +136,27 @@ samples = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("jpg
 {% else -%}
 - A generator trained on real faces can reproduce them; what was screened for stands among the figures above,
   and what is not listed there was not screened.
-{% endif -%}
+{% endif %}
+Files of this version lie in `versions/{{ version }}/`: `{{ index.name }}` says which image has which label and where
+its bytes are (`segment`, `offset`, `length`), `manifest.json` lists every file with its SHA-256, `croissant.json`
+describes them to programs. Trainers read an export, for example WebDataset:
+
+```python
+import glob
+import webdataset as wds
+
+shards = sorted(glob.glob("exports/{{ version }}/webdataset/train-*.tar"))
+samples = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("jpg", "cls")
+```
+
+## Distribution
+
+Licence: {{ licence | plain }}.
+
+## Maintenance
+
+A version never changes. The dataset grows by versions: labels stay, new identities come after the others. Who looks
+after it: not stated.
 """
 
 
@@ -118,14 +165,17 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
 
     Args:
         manifest_facts: fields of the manifest:
-            version, name, digest;
-            counts: `identities`, `images` and any other numbers;
+            version, parent (None for the first), generation, name, digest, fingerprint;
+            counts: `identities`, `images`, both also `_expected`, `identities_new`, `make`, and any other numbers;
             figures: optional `balance`, a list of {cell, asked, reached, share, share_95: [low, high],
                 adjusted_share (or None)}, where the cell `all` alone means that none was asked for; optional
-                `balance_fields`, the cells' attribute fields; anything else, however nested, is listed;
+                `balance_fields`, the cells' attribute fields; optional `thresholds`, filter -> fields; optional
+                `leakage`; anything else, however nested, is listed;
             models: role -> {name, licence, sha256, commercial_use, source}; a model in the role `generator` whose
                 name holds `phantom` makes this a card of phantoms;
-            use: `purpose`, `commercial`.
+            spaces: role -> fields of a `Space`; calibrations: role -> {source, n_impostor, eer, lowest_fmr,
+                largest_gallery (or None)};
+            use: `purpose`, `commercial`; licence: what is known of it; index: `name` and `bytes` of its file.
 
     Raises:
         jinja2.UndefinedError: a field is missing; a card with holes is not written.
@@ -139,14 +189,18 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"plain": _plain, "number": _number, "share": _share, "flat": _flat}
+    environment.filters |= {"space": _space, "pairs": _pairs}
     figures = dict(manifest_facts.get("figures", {}))
     balance = [row for row in figures.pop("balance", []) if row["cell"] != "all"]
     fields = ", ".join(_plain(f) for f in figures.pop("balance_fields", []))
     models = manifest_facts.get("models", {})
-    context = {k: manifest_facts[k] for k in ("version", "name", "digest", "counts", "use") if k in manifest_facts}
+    leakage = figures.setdefault("leakage", "not measured")
     return environment.from_string(_TEMPLATE).render(
-        context,
+        manifest_facts,
         models=models,
+        thresholds=figures.pop("thresholds", {}),
+        leakage=figures.pop("leakage") if isinstance(leakage, str) else "among the figures below",
+        shown=_lengths(manifest_facts["counts"]),
         balance=balance,
         fields=f": {fields}" if fields else "",
         others=figures,
@@ -159,13 +213,24 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
 def _front_matter(facts: Mapping[str, Any]) -> str:
     import yaml
 
+    counts, index = facts["counts"], facts["index"]
     front = {
         "pretty_name": f"{facts['name']} {facts['version']}",
+        # the hub's word where none was given
+        "license": "unknown",
         "task_categories": ["image-classification"],
         "tags": ["face-recognition", "synthetic", "webdataset"],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
-        "size_categories": [_size_category(facts["counts"]["images"])],
+        "size_categories": [_size_category(counts["images"])],
+        "configs": [
+            {"config_name": "index", "default": True, "data_files": [{"split": "train", "path": index["name"]}]}
+        ],
+        "dataset_info": {
+            "config_name": "index",
+            "features": [{"name": name, "dtype": kind} for name, kind in _COLUMNS.items()],
+            "splits": [{"name": "train", "num_bytes": index["bytes"], "num_examples": counts["images"]}],
+        },
     }
     return str(yaml.safe_dump(front, sort_keys=False, allow_unicode=True))
 
@@ -197,6 +262,21 @@ def _number(value: Any) -> str:
 
 def _share(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:.1f} %"
+
+
+def _lengths(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return counts with the number of entries in place of those that grow with the dataset."""
+    return {k: len(v) if k in ("identities_short", "units_quarantined") else v for k, v in counts.items()}
+
+
+def _space(space: Mapping[str, Any]) -> str:
+    return _plain(f"{space['name']}: {space['dimensions']} numbers, {space['norm']}, aligned {space['alignment']}")
+
+
+def _pairs(fields: Mapping[str, Any]) -> str:
+    """Return a filter's thresholds in one cell, without what every filter has."""
+    shown = {k: v for k, v in fields.items() if k not in ("epoch", "name", "judges_condition")}
+    return ", ".join(f"{_plain(name)} {_number(value)}" for name, value in shown.items())
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,7 +53,8 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     flat, sound = embed_each(parts.judge, images, parts.judge_batch)
     emb = flat.reshape(len(unit.proposals), probes, -1)
     measures = measure_fixed(parts.measurers, images, parts.judge_batch)
-    readable = (sound & finite_rows(measures, len(images))).reshape(-1, probes).all(axis=1)
+    finite = sound & finite_rows(measures, len(images))
+    readable = np.all(finite.reshape(-1, probes), axis=1).tolist()
     threshold = consistency_cos(recipe, parts.judge.calibration)
     rows = []
     for n, proposal in enumerate(unit.proposals):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.ports import Filter
-from pipeline.domain.records import Conditions, Float32, Identity, Measures, Sample, Verdict, minted_key
+from pipeline.domain.records import Conditions, Float32, Identity, Sample, Verdict, minted_key
 from pipeline.domain.separation import exact_cos, max_cos_to_others
 from pipeline.flow.window import Outcome, Try
 
@@ -60,12 +60,12 @@ def samples_of(
 
     A face whose embedding or measures are no numbers (`sound_N` false) has those that are, and is compared with nobody.
     """
-    sound = np.flatnonzero(sound_N)
+    sound = np.flatnonzero(sound_N).tolist()
     compared = templates.identity_measures(emb_NE[sound], [tries[n].identity for n in sound]) if len(sound) else []
-    identity = dict(zip(sound.tolist(), compared, strict=True))
+    identity = dict(zip(sound, compared, strict=True))
     out = []
     for n, tried in enumerate(tries):
-        numbers: Measures = {k: float(v[n]) for k, v in measures.items() if sound_N[n] or np.isfinite(v[n])}
+        numbers = {k: float(v[n]) for k, v in measures.items() if sound_N[n] or np.isfinite(v[n])}
         numbers |= identity.get(n, {})
         out.append(
             Sample(

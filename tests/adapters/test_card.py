@@ -20,15 +20,28 @@ def facts() -> dict[str, Any]:
     """Return manifest fields of a small dataset of phantoms."""
     return {
         "version": "v000002",
+        "parent": "v000001",
+        "generation": 1,
         "name": "tiny",
         "digest": "d1" * 32,
-        "counts": {"identities": 1234, "images": 61700, "candidates": 80001, "reasons": {"blur_too_high": 11}},
+        "fingerprint": "f1" * 32,
+        "counts": {
+            "identities": 1234,
+            "identities_expected": 1235,
+            "identities_new": 234,
+            "identities_short": {"7": 1, "9": 2},
+            "images": 61700,
+            "images_expected": 61750,
+            "make": {"candidates": 80001, "off_target": 17, "reasons": {"blur_too_high": 11}},
+        },
         "figures": {
             "balance_fields": ["apparent_age_group", "est_skin_tone_mst"],
             "balance": [
                 {"cell": "older/light", "asked": 617, "reached": 617, **HALF, "adjusted_share": 0.4712},
                 {"cell": "older/dark", "asked": 617, "reached": 616, **HALF, "adjusted_share": None},
             ],
+            "thresholds": {"own-template": {"name": "own-template", "epoch": 1, "threshold_cos": 0.56789}},
+            "leakage": "not screened: no gallery was given",
             "judge": {"separation_cos": 0.41234567, "separation_fmr": 1e-3},
             "auditor": {"eer": 0.0312},
         },
@@ -36,7 +49,19 @@ def facts() -> dict[str, Any]:
             "generator": MODEL | {"name": "phantom-flow", "sha256": "a1" * 32},
             "judge": MODEL | {"name": "phantom-judge", "sha256": "b2" * 32, "commercial_use": False},
         },
+        "spaces": {"judge": {"name": "phantom-judge", "alignment": "inner-112", "norm": "unit", "dimensions": 128}},
+        "calibrations": {
+            "judge": {
+                "source": "labelled renders",
+                "n_impostor": 402300,
+                "eer": 0.029,
+                "lowest_fmr": 1e-4,
+                "largest_gallery": None,
+            }
+        },
         "use": {"purpose": "research on filters", "commercial": False},
+        "licence": "not stated",
+        "index": {"name": "index-abcd.parquet", "bytes": 2_500_000},
     }
 
 
@@ -45,9 +70,13 @@ def test_every_number_of_the_manifest_is_in_the_card(facts: dict[str, Any]) -> N
     card = dataset_card(facts)
     for text in (
         "# tiny v000002", "61,700 images of 1,234 synthetic identities", "d1" * 32, "labels 0 to 1233",
-        "| candidates | 80,001 |", "| reasons.blur_too_high | 11 |", "research on filters",
-        f"| generator | phantom-flow | Apache-2.0 | yes | `{'a1' * 32}` |",
-        f"| judge | phantom-judge | Apache-2.0 | no | `{'b2' * 32}` |",
+        "| make.candidates | 80,001 |", "| make.reasons.blur_too_high | 11 |", "research on filters",
+        "1,234 of 1,235 identities, 61,700 of 61,750 images", "`off_target`: 17 images", "| identities_short | 2 |",
+        f"| generator | phantom-flow |  | Apache-2.0 | yes | `{'a1' * 32}` |",
+        f"| phantom-judge: 128 numbers, unit, aligned inner-112 | Apache-2.0 | no | `{'b2' * 32}` |",
+        "| judge | labelled renders | 402,300 | 0.029 | 0.0001 | not measured |",
+        "| own-template | threshold_cos 0.5679 |", "(leakage): not screened: no gallery was given.",
+        "Licence: not stated.", "`index-abcd.parquet`",
         "Sources: trained for this project.", "attributes: apparent_age_group, est_skin_tone_mst.",
         "| older/light | 617 | 617 | 50.0 % | 47.2 % to 52.8 % | 47.1 % |",
         "| older/dark | 617 | 616 | 50.0 % | 47.2 % to 52.8 % | not measured |",
@@ -79,6 +108,40 @@ def test_front_matter_is_yaml(facts: dict[str, Any]) -> None:
     assert front["size_categories"] == ["10K<n<100K"]
 
 
+def test_growth_is_told(facts: dict[str, Any]) -> None:
+    """A version says what it grew from and how many identities are new; the first grew from nothing."""
+    assert "| v000002 | v000001 | 1 | 234 | `f1f1f1f1f1f1f1f1` |" in dataset_card(facts)
+    facts |= {"version": "v000001", "parent": None, "generation": 0}
+    assert "| v000001 | nothing: the first | 0 | 234 |" in dataset_card(facts)
+
+
+def test_every_section_of_a_datasheet_is_there(facts: dict[str, Any]) -> None:
+    """The seven sections of Gebru et al. stand in their order, in any case."""
+    facts["figures"] = {}
+    headings = [line[3:] for line in dataset_card(facts).splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Motivation", "Composition", "Collection process", "Preprocessing, cleaning, labelling", "Uses", "Distribution",
+        "Maintenance",
+    ]  # fmt: skip
+
+
+def test_what_was_not_measured_is_said(facts: dict[str, Any]) -> None:
+    """Without figures the card says that there are none, and nothing of them."""
+    facts["figures"] = {}
+    card = dataset_card(facts)
+    assert "(leakage): not measured." in card
+    assert "Similarity within and between identities: not measured." in card
+    assert "| filter |" not in card
+
+
+def test_screening_of_many_galleries_is_among_the_figures(facts: dict[str, Any]) -> None:
+    """Where leakage is more than a sentence, the sentence points to it."""
+    facts["figures"]["leakage"] = {"gallery": {"matches": 3}}
+    card = dataset_card(facts)
+    assert "(leakage): among the figures below." in card
+    assert "| leakage.gallery.matches | 3 |" in card
+
+
 @pytest.mark.parametrize(("images", "category"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**9, "n>1B")])
 def test_size_category_bounds(facts: dict[str, Any], images: int, category: str) -> None:
     """The hub's size categories begin at their lower bound."""
@@ -107,7 +170,10 @@ def test_attributes_are_called_estimates(facts: dict[str, Any]) -> None:
     assert "No balance over perceived attributes was asked for." in card
 
 
-@pytest.mark.parametrize("missing", ["version", "name", "digest", "counts", "use"])
+@pytest.mark.parametrize(
+    "missing",
+    ["version", "parent", "name", "digest", "counts", "use", "spaces", "calibrations", "licence", "index"],
+)
 def test_a_missing_field_is_an_error(facts: dict[str, Any], missing: str) -> None:
     """A card with a hole is not written."""
     del facts[missing]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.adapters.codec import JpegCodec, JpegOptions
+from pipeline.adapters.codec import SOURCE_TYPE, JpegCodec, JpegOptions
 from pipeline.domain.ports import Codec
 from pipeline.domain.records import UInt8
 
@@ -137,3 +138,52 @@ def test_options_that_are_refused(wrong: dict[str, Any]) -> None:
     """Impossible numbers, other subsamplings and unknown keys are refused."""
     with pytest.raises(ValidationError):
         JpegOptions.model_validate({"use": "jpeg", **wrong})
+
+
+def _segments(data: bytes) -> list[tuple[int, bytes]]:
+    """Return marker and payload of everything before the scan, read as ITU-T T.81 annex B says."""
+    out, place = [], 2
+    while data[place + 1] != 0xDA:
+        assert data[place] == 0xFF
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        out.append((data[place + 1], data[place + 4 : place + 2 + length]))
+        place += 2 + length
+    return out
+
+
+@pytest.mark.parametrize("subsampling", ["444", "420"])
+def test_every_jpeg_says_that_a_model_made_it(face: UInt8, subsampling: Any) -> None:
+    """One small XMP segment, right after the JFIF segment, holds the IPTC digital source type."""
+    data = JpegCodec(JpegOptions(subsampling=subsampling)).encode(face)
+    segments = _segments(data)
+    assert [marker for marker, _ in segments[:2]] == [0xE0, 0xE1]
+    assert [marker for marker, _ in segments].count(0xE1) == 1
+    name, _, packet = segments[1][1].partition(b"\0")
+    assert name == b"http://ns.adobe.com/xap/1.0/"
+    assert len(segments[1][1]) + 4 < 400
+    # the test made these bytes itself
+    root = ElementTree.fromstring(packet)  # noqa: S314
+    (description,) = root.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    assert description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType") == (
+        "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    )
+
+
+def test_pillow_finds_the_mark(face: UInt8) -> None:
+    """A decoder that knows nothing of us hands the packet out, and the picture is whole."""
+    picture = Image.open(io.BytesIO(JpegCodec().encode(face)))
+    picture.load()
+    assert SOURCE_TYPE.encode() in picture.info["xmp"]
+    assert picture.info["jfif"] == 257
+
+
+def test_the_mark_changes_no_pixel(face: UInt8) -> None:
+    """Without the mark the same bytes are left that libjpeg-turbo wrote, so the picture is the same."""
+    import simplejpeg
+
+    plain = simplejpeg.encode_jpeg(face, quality=95, colorspace="RGB", colorsubsampling="444", fastdct=False)
+    codec = JpegCodec()
+    marked = codec.encode(face)
+    start = marked.index(b"\xff\xe1")
+    assert marked[:start] + marked[start + len(marked) - len(plain) :] == plain
+    assert np.array_equal(codec.decode(marked), codec.decode(plain))

@@ -83,7 +83,7 @@ def test_an_interrupt_ends_with_130_and_lets_the_dataset_go(tmp_path: Path) -> N
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "interrupted; run the same command again to resume" in errors
+    assert "stopped by SIGINT; run the same command again to resume" in errors
     lease = json.loads(max(out.glob("runs/lease-*.json")).read_text())
     assert lease["expires_s"] == 0
 
