@@ -191,7 +191,7 @@ def digest(uri: UriArgument) -> None:
 @app.command()
 def export(
     uri: UriArgument,
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help="The form to write: webdataset.")],
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="The form to write: webdataset, recordio, hf, imagefolder.")],
     out: OutOption,
     json_: JsonOption = False,
 ) -> None:

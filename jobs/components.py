@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 PHANTOM = "pipeline.adapters.phantom"
 SKETCH = "pipeline.adapters.sketch"
+EXPORTERS = "pipeline.adapters.exporters"
 COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "identities.bank": {
         "phantom": (f"{PHANTOM}.bank:PhantomBankOptions", f"{PHANTOM}.bank:PhantomBank"),
@@ -52,10 +53,13 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "encoding": {"jpeg": ("pipeline.adapters.codec:JpegOptions", "pipeline.adapters.codec:JpegCodec")},
     "exports": {
-        "webdataset": (
-            "pipeline.adapters.exporters.webdataset:WebDatasetOptions",
-            "pipeline.adapters.exporters.webdataset:WebDatasetExporter",
-        )
+        name: (f"{EXPORTERS}.{name}:{part}Options", f"{EXPORTERS}.{name}:{part}Exporter")
+        for name, part in {
+            "webdataset": "WebDataset",
+            "recordio": "RecordIO",
+            "hf": "Hf",
+            "imagefolder": "ImageFolder",
+        }.items()
     },
 }
 """Slot -> name -> (options, part). The auditor takes what the judge takes."""

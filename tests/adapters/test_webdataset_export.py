@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from pipeline.adapters.codec import JpegCodec
+from pipeline.adapters.exporters import images
 from pipeline.adapters.exporters.webdataset import WebDatasetExporter, WebDatasetOptions
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore, MemoryStore, PrefixedStore
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import IndexRow, sha256_hex
+from pipeline.domain.manifest import IndexRow, canonical_json, sha256_hex
 from pipeline.domain.ports import Exporter, Store
 from pipeline.domain.records import Candidate, Sample, minted_key
 
@@ -119,6 +120,33 @@ def test_shards_keep_to_their_size(source: Store, index: list[IndexRow]) -> None
         assert max(ends) <= 20_000
 
 
+def test_shards_are_those_that_tarfile_writes(source: Store, index: list[IndexRow]) -> None:
+    """The archive's bytes are those of Python's own writer with mode 0444, and time, owners and names left empty."""
+    odd = [IndexRow(r.label, r.key, r.identity, 'ä "quoted" \\ cell', r.segment, r.offset, r.length) for r in index]
+    target = MemoryStore()
+    WebDatasetExporter(SMALL).export(source, odd, target, ABOUT)
+    for path in target.list("train-"):
+        out = io.BytesIO()
+        ustar = tarfile.USTAR_FORMAT
+        with _archive(target.get(path)) as archive, tarfile.open(fileobj=out, mode="w", format=ustar) as again:
+            for found in archive:
+                member = tarfile.TarInfo(found.name)
+                member.size, member.mode = found.size, 0o444
+                again.addfile(member, archive.extractfile(found))
+        assert out.getvalue() == target.get(path)
+    assert {key: car["cell"] for key, _, _, car in _samples(target)} == {r.key: r.cell for r in odd}
+
+
+def test_side_cars_are_canonical_json(source: Store, index: list[IndexRow]) -> None:
+    """Side-cars are in the one form of JSON that the project digests: sorted keys, no spaces."""
+    target = MemoryStore()
+    WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
+    archive = _archive(target.get("train-000000.tar"))
+    cars = [archive.extractfile(m).read() for m in archive if m.name.endswith(".json")]  # type: ignore[union-attr]
+    assert cars
+    assert all(car == canonical_json(json.loads(car)) for car in cars)
+
+
 def test_manifest_describes_the_files(source: Store, index: list[IndexRow]) -> None:
     """Counts, digests and sizes are those of what lies there; the summary returned is the manifest."""
     target = MemoryStore()
@@ -181,6 +209,39 @@ def test_manifest_is_gone_while_files_are_replaced(source: Store, index: list[In
     assert target.writes[0] == "delete manifest.json"
     assert target.writes[-1] == "put manifest.json"
     assert [w for w in target.writes if "manifest" in w] == ["delete manifest.json", "put manifest.json"]
+
+
+class _Counting(MemoryStore):
+    """A store that writes down which ranges are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def get_range(self, path: str, offset: int, length: int) -> bytes:
+        """Note and get."""
+        self.asked.append(length)
+        return super().get_range(path, offset, length)
+
+
+@pytest.mark.parametrize(("window_bytes", "near_bytes"), [(1, 0), (3000, 1 << 16), (1 << 26, 0), (1 << 26, 1 << 16)])
+def test_windows_change_requests_and_nothing_else(
+    source: Store, index: list[IndexRow], monkeypatch: pytest.MonkeyPatch, window_bytes: int, near_bytes: int
+) -> None:
+    """However images are fetched, all come in the order asked for; large windows take few requests."""
+    monkeypatch.setattr(images, "WINDOW_bytes", window_bytes)
+    monkeypatch.setattr(images, "NEAR_bytes", near_bytes)
+    store = _Counting()
+    for path in source.list(""):
+        store.put(path, source.get(path))
+    rows = list(images.shuffled(index, 7))
+    found = list(images.with_images(store, rows))
+    assert [row for row, _ in found] == rows
+    assert all(data == source.get_range(f"segments/{r.segment}.tar", r.offset, r.length) for r, data in found)
+    if window_bytes == 1:
+        assert sorted(store.asked) == sorted(r.length for r in rows), "a window holds no more than was asked for"
+    if window_bytes > 3000 and near_bytes:
+        assert len(store.asked) == 2, "one request per segment"
 
 
 @pytest.mark.parametrize("shift", [1, -1, 512, 10**9])

@@ -11,6 +11,8 @@ et al. 2018, arXiv:1801.09414; ArcFace, Deng et al. 2019, arXiv:1801.07698).
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,14 +47,16 @@ class ConditioningRecogniser(nn.Module):
         self.body = nn.Sequential(
             nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
             _conv(32, 72, 3, stride=2), nn.ReLU(), _Plain(72), _Plain(72),
-            _conv(72, 128, 3, stride=2), nn.ReLU(), _Plain(128),
+            _conv(72, 128, 3, stride=2), nn.ReLU(), _Plain(128), _Plain(128),
             _conv(128, 32, 1), nn.Flatten(),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Linear(32 * 49, EMBEDDING_DIM, bias=False), nn.BatchNorm1d(EMBEDDING_DIM))
 
     def forward(self, faces_NCHW: Tensor) -> Tensor:
         """Pictures to unit vectors (N, 128)."""
-        return F.normalize(self.head(self.body(faces_NCHW)))
+        # Light multiplies, so after a logarithm a detail is as strong on dark skin and in shadow as in full light.
+        lifted_NCHW = (1.0 + 3.0 * (faces_NCHW.clamp(-1.0, 1.0) + 1.0)).log() * (2.0 / math.log(7.0)) - 1.0
+        return F.normalize(self.head(self.body(lifted_NCHW)))
 
 
 class _Inverted(nn.Module):

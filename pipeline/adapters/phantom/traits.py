@@ -200,15 +200,15 @@ def _hair(m: _Column, tone: _Column, age: _Column, rng: np.random.Generator) -> 
     }  # fmt: skip
 
 
-def sample_identities(count: int, rng: np.random.Generator) -> FloatArray:
+def sample_identities(count: int, rng: np.random.Generator, tones_mst: tuple[float, float] = (1.0, 10.0)) -> FloatArray:
     """Draw `count` identities: float32 (count, len(IDENTITY_FIELDS)), every value inside its field's range.
 
-    Skin tone is uniform on the Monk scale, presentation bimodal and even, age uniform.
+    Skin tone is uniform on the Monk scale (or on a part of it), presentation bimodal and even, age uniform.
     """
     n = count
     masculine = rng.random(n) < 0.5
     presentation = np.where(masculine, 1.0, 0.0) + np.where(masculine, -1, 1) * 0.38 * rng.beta(1.3, 3.0, n)
-    tone = rng.uniform(1.0, 10.0, n)
+    tone = rng.uniform(*tones_mst, n)
     age = rng.uniform(18.0, 80.0, n)
     side = 2.0 * presentation - 1.0
     values: dict[str, _Column] = {"presentation": presentation, "skin_tone_mst": tone, "age_years": age}

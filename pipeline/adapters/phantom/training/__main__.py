@@ -15,12 +15,21 @@ import torch
 from rich.console import Console
 
 from pipeline.adapters.phantom import loading
-from pipeline.adapters.phantom.training import attributes, autoencoder, calibrate, export, flow, measure, recognition
+from pipeline.adapters.phantom.training import (
+    attributes,
+    autoencoder,
+    calibrate,
+    export,
+    flow,
+    likeness,
+    measure,
+    recognition,
+)
 from pipeline.adapters.phantom.training.config import CONFIGURATIONS, ROLES, Training
 from pipeline.adapters.phantom.training.draws import render_draw
 
 STAGES = (
-    "render", "crops", "recognisers", "decoder", "attributes", "flow", "export", "calibrate", "measure"
+    "render", "crops", "recognisers", "decoder", "attributes", "flow", "likeness", "export", "calibrate", "measure"
 )  # fmt: skip
 
 
@@ -40,6 +49,7 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
         "decoder": lambda: autoencoder.train_decoder(config),
         "attributes": lambda: attributes.train_attributes(config),
         "flow": lambda: flow.train_flow(config, workers),
+        "likeness": lambda: likeness.train_likeness(config),
         "export": lambda: export.export(config, weights, only),
         "calibrate": lambda: calibrate.calibrate_all(config, weights, only),
         "measure": lambda: measure.measure_all(config, weights, only),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.adapters.phantom.networks import Decoder, Encoder
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import to_input
-from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.config import GENERATOR_DRAWS, Training
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
@@ -111,7 +111,7 @@ def train_crops(config: Training) -> None:
 
 def train_decoder(config: Training) -> None:
     """Second phase: latents stay; the decoder learns whole pictures that recogniser and critic take for renders."""
-    drawn, schedule = load_draws(config, ("A1", "A2")), config.decoder
+    drawn, schedule = load_draws(config, GENERATOR_DRAWS), config.decoder
     model = loop.load_trained(config, "crops", _fresh(config))
     recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
     critic = loop.initialised(_Critic, config.rng("decoder", 2**31))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.config import BANK_DRAWS, Training
 from pipeline.adapters.phantom.training.draws import load_draws
 
 PRESENTATIONS = ("feminine", "masculine")
@@ -36,9 +36,9 @@ def cell_of(presentation: npt.NDArray[np.floating], mst: npt.NDArray[np.floating
 
 def fit_bank(config: Training) -> dict[str, npt.NDArray[np.generic]]:
     """Return the bank's arrays: means_ND, cell_N, mean_CD, factor_CDD."""
-    drawn = load_draws(config, ("A1", "A2"))
+    drawn = load_draws(config, BANK_DRAWS)
     with np.load(config.home / "flow_data.npz") as data:
-        emb_ND = data["emb"]
+        emb_ND = data["emb"][: len(drawn.owner_N)]
     first = np.searchsorted(drawn.owner_N, np.arange(drawn.owner_N[-1] + 1))
     means = np.add.reduceat(emb_ND, first, axis=0)
     means /= np.linalg.norm(means, axis=1, keepdims=True)

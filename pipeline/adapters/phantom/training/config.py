@@ -1,7 +1,8 @@
 """What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
-generator and bank share draw A (its first part A1 is rendered first, so that the autoencoder can begin); the judge
+generator and bank share draw A: A1, rendered first so that the autoencoder can begin, A2, and A3, which has dark tones
+only, because little light comes back from them and a network needs more pictures to learn their details. The judge
 has B, the auditor C and D, the attribute model B and C; thresholds are set on H and every figure is measured on E.
 """
 
@@ -16,12 +17,14 @@ import numpy as np
 
 SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
+GENERATOR_DRAWS = ("A1", "A2", "A3")
+BANK_DRAWS = ("A1", "A2")  # evenly over all tones, as new identities shall be
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": ("A1", "A2"), "judge": ("B",), "auditor": ("C", "D"), "attributes": ("B", "C")}
+    {"conditioning": GENERATOR_DRAWS, "judge": ("B",), "auditor": ("C", "D"), "attributes": ("B", "C")}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
-    "bank", "calibrate", "measure",
+    "bank", "calibrate", "measure", "likeness",
 )  # fmt: skip
 
 
@@ -32,6 +35,8 @@ class Draw:
     number: int
     identities: int
     pictures: int
+    tones_mst: tuple[float, float] = (1.0, 10.0)
+    """The part of the skin tone scale that is drawn from, evenly."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,19 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """Schedule of the flow's last part, and what is asked of the pictures that it samples there."""
+
+    schedule: Schedule
+    samples: int
+    """Pictures sampled in every step, beside the batch of the velocity loss."""
+    enough_cos: float
+    """The cosine to the identity's template from which a picture hardly counts any more."""
+    kept: float = 1.0
+    """Weight of staying close to the flow as it was before."""
+
+
+@dataclass(frozen=True)
 class Training:
     """A whole configuration."""
 
@@ -67,8 +85,8 @@ class Training:
     decoder: Schedule
     """Decoder alone on whole pictures, with the conditioning recogniser and a small critic in the loss."""
     flow: Schedule
-    identity_from: int = 1600
-    """The step from which the flow also answers for who its predicted pictures show."""
+    likeness: Likeness
+    """How the trained flow is then made to answer for who its samples show."""
     supersample: float = 1.25
     latent_channels: int = 12
     seed: int = SEED
@@ -95,11 +113,13 @@ def full(home: Path) -> Training:
             "H": Draw(5, 260, 8),
             "E": Draw(6, 100, 6),
             "D": Draw(7, 8000, 3),
+            "A3": Draw(21, 600, 5, tones_mst=(6.0, 10.0)),
         },
         recognisers={
             "conditioning": (
                 Round(("A1", "A2"), Schedule(1300, 48, 1.0), muon=False),
                 Round(("A1", "A2"), Schedule(900, 48, 1.0, decay=0.6, warmup=30)),
+                Round(GENERATOR_DRAWS, Schedule(500, 48, 0.6, decay=0.7, warmup=20)),
             ),
             "judge": (
                 Round(("B",), Schedule(1000, 48, 1.0, decay=0.6, warmup=50)),
@@ -114,6 +134,7 @@ def full(home: Path) -> Training:
         crops=Schedule(2400, 16, 2e-3, decay=0.4),
         decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
         flow=Schedule(2050, 72, 1.0, decay=0.45),
+        likeness=Likeness(Schedule(500, 48, 0.3, decay=0.8, warmup=20), 8, 0.72, kept=0.5),
     )
 
 
@@ -124,7 +145,7 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D", "A3"), start=1)
         },
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
@@ -135,7 +156,7 @@ def short(home: Path) -> Training:
         crops=tiny,
         decoder=tiny,
         flow=tiny,
-        identity_from=1,
+        likeness=Likeness(tiny, 2, 0.7),
         supersample=1.0,
         held_out=8,
     )

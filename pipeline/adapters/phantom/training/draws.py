@@ -42,7 +42,7 @@ def rows_of(
     """Return owner, identity fields and nuisance fields of every picture of a draw."""
     draw = config.draws[name]
     owner_N = np.repeat(np.arange(draw.identities), draw.pictures)
-    identities = traits.sample_identities(draw.identities, config.rng("identities", draw.number))
+    identities = traits.sample_identities(draw.identities, config.rng("identities", draw.number), draw.tones_mst)
     nuisances = traits.sample_nuisances(len(owner_N), config.rng("nuisances", draw.number))
     return owner_N, identities[owner_N], nuisances
 

@@ -19,14 +19,15 @@ from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM
 from pipeline.adapters.phantom.training.attributes import load_attributes
 from pipeline.adapters.phantom.training.autoencoder import load_autoencoder
 from pipeline.adapters.phantom.training.bank import CELLS, fit_bank
-from pipeline.adapters.phantom.training.config import ROLE_DRAWS, ROLES, Training
+from pipeline.adapters.phantom.training.config import BANK_DRAWS, GENERATOR_DRAWS, ROLE_DRAWS, ROLES, Training
 from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
-_COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms", "epoch": 1}
+_COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms"}
+_EPOCHS = {"generator": 2, "conditioning": 2, "judge": 1, "auditor": 1, "attributes": 1, "bank": 2}
 _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
-    "conditioning": "residual net, CosFace 0.35",
+    "conditioning": "residual net on logarithms of light, CosFace 0.35",
     "judge": "depthwise-separable net with global depthwise pooling, ArcFace 0.40",
     "auditor": "patch mixer (5 x 5 depthwise filters) on the inner 104 px with attention pooling, CosFace 0.30",
     "attributes": "residual net, fourteen values and five landmarks",
@@ -44,7 +45,7 @@ def export(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
     if not only:
         models |= _rest(config, folder)
     for name, entry in models.items():
-        entry |= {"role": name, "architecture": _ARCHITECTURES[name], **_COMMON}
+        entry |= {"role": name, "architecture": _ARCHITECTURES[name], "epoch": _EPOCHS[name], **_COMMON}
     content = loading.card() if only else {"models": {}, "figures": {}}
     write_card(folder, content | {"models": content["models"] | models})
 
@@ -71,14 +72,14 @@ def _rest(config: Training, folder: Path) -> dict[str, dict[str, Any]]:
     generator |= {f"flow.{k}": v for k, v in flow.state_dict().items()}
     models["generator"] = _write(folder, "generator", generator) | {
         "latent_channels": config.latent_channels, "latent_side": flow.latent_side, "image_px": 112,
-        "space": "phantom-conditioning", "sampler": dict(config.sampler), "draws": _draws(config, ("A1", "A2")),
+        "space": "phantom-conditioning", "sampler": dict(config.sampler), "draws": _draws(config, GENERATOR_DRAWS),
     }  # fmt: skip
     attributes = _write(folder, "attributes", _state(load_attributes(config)))
     models["attributes"] = attributes | {"draws": _draws(config, ROLE_DRAWS["attributes"])}
     arrays = fit_bank(config)
     save_arrays(arrays, folder / "bank.safetensors", metadata={"cells": json.dumps(CELLS)})
     models["bank"] = _entry(folder / "bank.safetensors", sum(a.size for a in arrays.values())) | {
-        "space": "phantom-conditioning", "dimensions": EMBEDDING_DIM, "draws": _draws(config, ("A1", "A2")),
+        "space": "phantom-conditioning", "dimensions": EMBEDDING_DIM, "draws": _draws(config, BANK_DRAWS),
         "row_independent": True,
     }  # fmt: skip
     return models

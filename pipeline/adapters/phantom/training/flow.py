@@ -6,8 +6,6 @@ does not depend on their order, one process doing both halves gives the same bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,14 +15,13 @@ from torch.multiprocessing.spawn import spawn
 
 from pipeline.adapters.phantom.networks import CONDITIONS, FlowTransformer, scale_conditions
 from pipeline.adapters.phantom.training import loop
-from pipeline.adapters.phantom.training.autoencoder import encode, load_autoencoder
-from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.autoencoder import encode
+from pipeline.adapters.phantom.training.config import GENERATOR_DRAWS, Training
 from pipeline.adapters.phantom.training.draws import load_draws
 from pipeline.adapters.phantom.training.recognition import embed, load_recogniser
 
 _HALVES = 2
 _DROP_ALL, _DROP_IDENTITY, _DROP_CONDITION = 0.08, 0.05, 0.15
-_LIKENESS_BELOW, _LIKENESS_ROWS, _LIKENESS_WEIGHT = 0.8, 4, 0.1
 _MUON_RATE, _ADAM_RATE = 0.02, 1.5e-3
 
 
@@ -33,7 +30,7 @@ def prepare(config: Training) -> None:
     path = config.home / "flow_data.npz"
     if path.exists():
         return
-    names = ("A1", "A2")
+    names = GENERATOR_DRAWS
     latents, moments = encode(config, names)
     emb_ND = embed(load_recogniser(config, "conditioning"), load_draws(config, names).faces_NHWC)
     partial = path.with_suffix(".partial")
@@ -51,24 +48,25 @@ def fresh_flow(config: Training) -> FlowTransformer:
 
 
 def load_flow(config: Training) -> FlowTransformer:
-    """Return the averaged flow of the newest checkpoint."""
-    loaded = loop.load_trained(config, "flow", fresh_flow(config), averaged=True)
+    """Return the averaged flow after its last part."""
+    loaded = loop.load_trained(config, "likeness", fresh_flow(config), averaged=True)
     assert isinstance(loaded, FlowTransformer)
     return loaded
 
 
-class _Batches:
-    """Makes the half batches of a step from its generator."""
+class Batches:
+    """Makes batches of what `prepare` wrote from the generator of a step."""
 
     def __init__(self, config: Training) -> None:
         with np.load(config.home / "flow_data.npz") as data:
             self.moments = torch.from_numpy(data["moments"])
             self.latents: npt.NDArray[np.float16] = data["latents"]
             self.emb_ND: npt.NDArray[np.float32] = data["emb"]
-        drawn = load_draws(config, ("A1", "A2"))
+        drawn = load_draws(config, GENERATOR_DRAWS)
         self.owner_N = drawn.owner_N
         self.first_row = np.searchsorted(self.owner_N, np.arange(self.owner_N[-1] + 1))
         self.pictures = np.bincount(self.owner_N)
+        self.tone_of_owner = drawn.truth("skin_tone_mst")[self.first_row]
         wanted = np.stack([drawn.truth(name) for name, _, _ in CONDITIONS], axis=1)
         self.wanted_NK = scale_conditions(torch.from_numpy(wanted))
 
@@ -87,36 +85,28 @@ class _Batches:
         has[rng.random(size) < _DROP_ALL] = 0
         flags = torch.from_numpy(has)
         asked = torch.cat((self.wanted_NK[rows], flags[:, 1:]), dim=1)
-        return clean, noise, sigma, torch.from_numpy(self._who(rows, rng)), flags[:, 0], asked
+        return clean, noise, sigma, torch.from_numpy(self.template(self.owner_N[rows], rng)), flags[:, 0], asked
 
-    def _who(self, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Templates of one to all pictures of each row's identity: the flow must bear vectors of any quality."""
-        who = np.empty((len(rows), self.emb_ND.shape[1]), dtype=np.float32)
-        for place, row in enumerate(rows):
-            owner = self.owner_N[row]
+    def template(
+        self, owners: npt.NDArray[np.int64], rng: np.random.Generator, whole: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """Templates of one to all pictures of each identity (`whole`: of all): the flow must bear any quality."""
+        who = np.empty((len(owners), self.emb_ND.shape[1]), dtype=np.float32)
+        for place, owner in enumerate(owners):
             count = self.pictures[owner]
-            used = count if rng.random() < 0.6 else int(rng.integers(1, count + 1))
+            used = count if whole or rng.random() < 0.6 else int(rng.integers(1, count + 1))
             mean = self.emb_ND[self.first_row[owner] + rng.permutation(count)[:used]].mean(axis=0)
             who[place] = mean / np.linalg.norm(mean)
         return who
 
 
-def _likeness(config: Training, moments: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function of predicted clean latents and who they should show: the conditioning recogniser's mean cosine.
-
-    The velocity loss spreads its attention over the whole picture; this term asks for the few details that make a
-    person. It uses the space that the generator speaks anyway; judge and auditor stay out of it.
-    """
-    decoder = load_autoencoder(config).decoder.requires_grad_(False)
-    decoder.latent_mean.copy_(moments[0])
-    decoder.latent_spread.copy_(moments[1])
-    recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
-
-    def mean_cosine(clean_NCHW: Tensor, who_ND: Tensor) -> Tensor:
-        emb_ND: Tensor = recogniser(decoder(clean_NCHW))
-        return (emb_ND * who_ND).sum(1).mean()
-
-    return mean_cosine
+def optimisers_of(flow: FlowTransformer, share: float, *, calm: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks' matrices (at `calm` times its usual rate) and AdamW for everything else."""
+    inner = [(n, p) for n, p in flow.named_parameters() if n.startswith("blocks") and p.ndim == 2]
+    matrices = [p for n, p in inner if "modulation" not in n]
+    chosen = {id(p) for p in matrices}
+    muon = loop.Muon(matrices, lr=_MUON_RATE * share * calm)
+    return [muon, loop.adamw([p for p in flow.parameters() if id(p) not in chosen], _ADAM_RATE * share, 0.0)]
 
 
 def train_flow(config: Training, ranks: int = 1) -> None:
@@ -135,19 +125,12 @@ def _train(rank: int, ranks: int, config: Training) -> None:
     if ranks > 1:
         meeting = (config.home / "flow.meeting").resolve()
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
-    schedule, batches, flow = config.flow, _Batches(config), fresh_flow(config)
-    inner = [(n, p) for n, p in flow.named_parameters() if n.startswith("blocks") and p.ndim == 2]
-    matrices = [p for n, p in inner if "modulation" not in n]
-    chosen = {id(p) for p in matrices}
-    muon = loop.Muon(matrices, lr=_MUON_RATE * schedule.rate)
-    adam = loop.adamw([p for p in flow.parameters() if id(p) not in chosen], _ADAM_RATE * schedule.rate, 0.0)
+    schedule, batches, flow = config.flow, Batches(config), fresh_flow(config)
+    optimisers = optimisers_of(flow, schedule.rate)
     parameters = list(flow.parameters())
-
-    likeness_of = _likeness(config, batches.moments)
 
     def step(number: int, _: np.random.Generator) -> dict[str, float]:
         losses: list[float] = []
-        alike: list[float] = []
         flow.zero_grad(set_to_none=True)
         for half in range(rank, _HALVES, ranks):
             rng = config.rng("flow", number, half)
@@ -158,12 +141,6 @@ def _train(rank: int, ranks: int, config: Training) -> None:
             velocity = flow(noisy, sigma, who, given, wanted, has)
             loss = (velocity - (noise - clean)).square().mean()
             losses.append(float(loss.detach()))
-            if number >= config.identity_from:
-                rows = ((sigma < _LIKENESS_BELOW) & (given > 0)).nonzero()[:_LIKENESS_ROWS, 0]
-                if len(rows):
-                    likeness = likeness_of((noisy - at * velocity)[rows], who[rows])
-                    alike.append(float(likeness.detach()))
-                    loss = loss + _LIKENESS_WEIGHT * (1 - likeness)
             (loss / _HALVES).backward()
         if ranks > 1:
             joined = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -172,13 +149,12 @@ def _train(rank: int, ranks: int, config: Training) -> None:
             for parameter, part in zip(parameters, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        muon.step()
-        adam.step()
-        figures = {"loss": float(np.mean(losses)), "grad_norm": float(norm)}
-        return figures | ({"alike_cos": float(np.mean(alike))} if alike else {})
+        for optimiser in optimisers:
+            optimiser.step()
+        return {"loss": float(np.mean(losses)), "grad_norm": float(norm)}
 
     loop.run(
-        "flow", config, schedule, step, stream="flow", models={"model": flow}, optimisers=[muon, adam],
+        "flow", config, schedule, step, stream="flow", models={"model": flow}, optimisers=optimisers,
         average=loop.Average(flow), quiet=rank > 0,
     )  # fmt: skip
     if ranks > 1:

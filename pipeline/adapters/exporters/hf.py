@@ -1,0 +1,177 @@
+"""Parquet export for Hugging Face `datasets`: shards with an `Image` column, labels and a card.
+
+`datasets.load_dataset(FOLDER)` gives the columns with their features. Images are the published JPEG bytes. Rows are
+shuffled across identities, so a stream of them is fit for training. Bytes repeat under one version of pyarrow, which
+writes its name into every file. Formats: Apache Parquet; hub documentation ("Image dataset", "Dataset cards").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.adapters.exporters.files import hashed
+from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
+from pipeline.adapters.exporters.images import shuffled, with_images
+from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
+from pipeline.domain.manifest import FileEntry, IndexRow
+from pipeline.domain.ports import Store
+from pipeline.domain.recipe import Node
+
+SHARD = re.compile(r"data/train-\d{6}\.parquet")
+ROW_GROUP = 100
+"""Rows per row group, as `datasets` has it for images: viewers fetch one at a time. Another gives other bytes."""
+
+
+class HfOptions(Node):
+    """How the shards are cut and what the card states."""
+
+    use: Literal["hf"] = "hf"
+    shard_bytes: Annotated[int, Field(ge=10_000, le=10_000_000_000)] = 500_000_000
+    """A shard is closed before its images would be more than this; a single larger one still makes one."""
+    class_names: Annotated[int, Field(ge=0, le=100_000)] = 1_000
+    """With up to so many identities labels are a ClassLabel with names; with more, plain int64 (names stand in every
+    shard and in the card)."""
+    license: Licence = "unknown"
+    """The hub's name of the licence under which you hand the images on."""
+
+
+class HfExporter:
+    """Writes `data/train-000000.parquet` and so on, `README.md`, and last `manifest.json`.
+
+    Columns: image (struct of bytes and path), label, identity (its number at enrolment), cell, key. Local temporary
+    files hold one shard at a time, memory one row group and what is being fetched.
+    """
+
+    kind = "hf"
+
+    def __init__(self, options: HfOptions | None = None) -> None:
+        self._options = options or HfOptions()
+
+    def export(
+        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the export into `target`, which holds nothing else; return its manifest.
+
+        Where a manifest of the same version, order and options exists and all its files have their sizes, nothing is
+        written. `about` holds name, version, digest (of the dataset) and seed (of the run).
+
+        Raises:
+            ValueError: `about` lacks one of these.
+            OutputError: `target` holds an export of another dataset or kind.
+            StoreError: an image is not where the index says.
+        """
+        head = head_of(self.kind, index, about, **self._options.model_dump(exclude={"use"}))
+        writing = Writing(target, head)
+        if writing.finished is not None:
+            return writing.finished
+        names = _names(index, self._options.class_names)
+        kinds = {"image": "Image", "label": "ClassLabel" if names else "int64"}
+        kinds |= {"identity": "int64", "cell": "string", "key": "string"}
+        schema = schema_of(kinds, names)
+        shards = [
+            writing.add(_part(source, number, rows, schema))[0]
+            for number, rows in enumerate(self._shards(shuffled(index, about["seed"])))
+        ]
+        sizes = sum(row.length for row in index), sum(s.bytes for s in shards)
+        features = features_yaml(kinds, names)
+        front = front_matter(head, self._options.license, "data/train-*.parquet", features, sizes)
+        return writing.finish(front + _card(head, len(shards), named=bool(names)), "data/train-", SHARD)
+
+    def _shards(self, rows: Iterable[IndexRow]) -> Iterator[list[IndexRow]]:
+        shard: list[IndexRow] = []
+        size = 0
+        for row in rows:
+            if shard and size + row.length > self._options.shard_bytes:
+                yield shard
+                shard, size = [], 0
+            shard.append(row)
+            size += row.length
+        # readers take the features from a shard, so an empty version has one too
+        yield shard
+
+
+def _names(index: Sequence[IndexRow], limit: int) -> list[str]:
+    """Return the labels' names, `i` and the identity's number, in order; none where they are too many."""
+    known = {row.label: row.identity for row in index}
+    if len(known) > limit or sorted(known) != list(range(len(known))):
+        return []
+    return [f"i{known[label]:08d}" for label in range(len(known))]
+
+
+def _part(source: Store, number: int, rows: Sequence[IndexRow], schema: Any) -> Part:
+    path = f"data/train-{number:06d}.parquet"
+
+    def write(here: Path) -> list[FileEntry]:
+        import pyarrow.parquet as pq
+
+        local = here / Path(path).name
+        # JPEG does not shrink, and nobody looks for an image by its bytes
+        codecs = dict.fromkeys(("label", "identity", "cell", "key"), "zstd")
+        settings = {**PARQUET, "compression": codecs, "write_statistics": list(codecs)}
+        with hashed(local) as out, pq.ParquetWriter(out, schema, **settings) as writer:
+            for group in _groups(with_images(source, rows)):
+                writer.write_table(_table(group, schema), row_group_size=ROW_GROUP)
+        return [out.entry(path)]
+
+    return Part((path,), write)
+
+
+def _groups(images: Iterable[tuple[IndexRow, bytes]]) -> Iterator[list[tuple[IndexRow, bytes]]]:
+    group: list[tuple[IndexRow, bytes]] = []
+    for pair in images:
+        group.append(pair)
+        if len(group) == ROW_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _table(group: Sequence[tuple[IndexRow, bytes]], schema: Any) -> Any:
+    import pyarrow as pa
+
+    rows = [row for row, _ in group]
+    parts = [pa.array([image for _, image in group], pa.binary()), pa.array([f"{r.key}.jpg" for r in rows])]
+    columns = [
+        pa.StructArray.from_arrays(parts, fields=list(schema.field("image").type)),
+        pa.array([r.label for r in rows], pa.int64()),
+        pa.array([r.identity for r in rows], pa.int64()),
+        pa.array([r.cell for r in rows], pa.string()),
+        pa.array([r.key for r in rows], pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _card(head: Mapping[str, Any], shards: int, *, named: bool) -> str:
+    source, last = head["source"], max(head["num_classes"] - 1, 0)
+    label = "class with the identity's number as its name" if named else "integer"
+    return f"""
+# {source["name"]} {source["version"]}
+
+{head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities in {shards:,} Parquet shards,
+shuffled across identities. Dataset digest `{source["digest"]}`;
+the digest of every file is in `{MANIFEST}`.
+
+| column | content |
+|---|---|
+| `image` | face, RGB; its JPEG bytes are those published |
+| `label` | 0 to {last}: {label} |
+| `identity` | the identity's number at enrolment |
+| `cell` | perceived attributes of the identity |
+| `key` | name of the image within the dataset |
+
+```python
+from datasets import load_dataset
+
+faces = load_dataset("path/to/this/folder", split="train")
+```
+
+Labels name synthetic identities, which were made and are nobody. Cells are a model's estimates of appearance,
+pooled over an identity's probe images; they are not facts about a person.
+{licence_line(head["license"])}
+"""

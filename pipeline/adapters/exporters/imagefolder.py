@@ -1,0 +1,130 @@
+"""Image folder export: `<label>/<key>.jpg` and `metadata.parquet`, which needs no library but a decoder to look at.
+
+Every image is an object of its own: on a bucket each costs a request to write, to list and to read, and on a disk an
+inode and a flush. That is fine for thousands of images and wasteful beyond; larger sets go to `hf` or `webdataset`.
+Format: `datasets` ("Create an image dataset": ImageFolder with metadata); label folders as torchvision reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.adapters.exporters.files import hashed
+from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
+from pipeline.adapters.exporters.images import by_label, with_images
+from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
+from pipeline.domain.errors import OutputError
+from pipeline.domain.manifest import FileEntry, IndexRow
+from pipeline.domain.ports import Store
+from pipeline.domain.recipe import Node
+
+METADATA = "metadata.parquet"
+IMAGE = re.compile(r"\d+/[^/]+\.jpg")
+COLUMNS = {"file_name": "string", "label": "int64", "identity": "int64", "cell": "string", "key": "string"}
+ROW_GROUP = 4096
+"""Rows per row group of the metadata. Another number gives other bytes."""
+
+
+class ImageFolderOptions(Node):
+    """How large a set may be written as single files, and what the card states."""
+
+    use: Literal["imagefolder"] = "imagefolder"
+    max_images: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """More are refused: one object per image is slow and dear on every store."""
+    license: Licence = "unknown"
+    """The hub's name of the licence under which you hand the images on."""
+
+
+class ImageFolderExporter:
+    """Writes `<label>/<key>.jpg` for every image, `metadata.parquet`, `README.md`, and last `manifest.json`.
+
+    Labels are padded with zeros to one width, so that loaders that number folders in the order of their names give
+    every folder its own label. `metadata.parquet` has file_name, label, identity, cell and key, by label and key.
+    """
+
+    kind = "imagefolder"
+
+    def __init__(self, options: ImageFolderOptions | None = None) -> None:
+        self._options = options or ImageFolderOptions()
+
+    def export(
+        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the export into `target`, which holds nothing else; return its manifest.
+
+        Where a manifest of the same version and options exists and all its files have their sizes, nothing is
+        written. `about` holds name, version, digest (of the dataset) and seed (of the run).
+
+        Raises:
+            ValueError: `about` lacks one of these.
+            OutputError: there are more images than allowed, or `target` holds an export of another dataset or kind.
+            StoreError: an image is not where the index says.
+        """
+        if len(index) > self._options.max_images:
+            raise OutputError(
+                f"{len(index):,} images, each an object of its own; imagefolder writes up to "
+                f"{self._options.max_images:,}: export to hf or webdataset, or raise the export's max_images"
+            )
+        head = head_of(self.kind, index, about, license=self._options.license)
+        writing = Writing(target, head)
+        if writing.finished is not None:
+            return writing.finished
+        rows = by_label(index)
+        width = len(str(rows[-1].label)) if rows else 1
+        size = sum(writing.put(_name(row, width), image).bytes for row, image in with_images(source, rows))
+        size += writing.add(_metadata(rows, width))[0].bytes
+        kinds = {"image": "Image"} | {name: kind for name, kind in COLUMNS.items() if name != "file_name"}
+        sizes = sum(row.length for row in rows), size
+        front = front_matter(head, self._options.license, None, features_yaml(kinds), sizes)
+        return writing.finish(front + _card(head), "", IMAGE)
+
+
+def _name(row: IndexRow, width: int) -> str:
+    return f"{row.label:0{width}d}/{row.key}.jpg"
+
+
+def _metadata(rows: Sequence[IndexRow], width: int) -> Part:
+    def write(here: Path) -> list[FileEntry]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema, remaining = schema_of(COLUMNS), iter(rows)
+        with hashed(here / METADATA) as out, pq.ParquetWriter(out, schema, **PARQUET, compression="zstd") as writer:
+            while group := list(islice(remaining, ROW_GROUP)):
+                columns = {name: [getattr(row, name) for row in group] for name in COLUMNS if name != "file_name"}
+                columns["file_name"] = [_name(row, width) for row in group]
+                writer.write_table(pa.Table.from_pydict(columns, schema=schema), row_group_size=ROW_GROUP)
+        return [out.entry(METADATA)]
+
+    return Part((METADATA,), write)
+
+
+def _card(head: Mapping[str, Any]) -> str:
+    source = head["source"]
+    return f"""
+# {source["name"]} {source["version"]} as an image folder
+
+{head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities.
+Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
+
+| file | content |
+|---|---|
+| `<label>/<key>.jpg` | face, RGB, bytes as published |
+| `{METADATA}` | file_name, label, identity (its number at enrolment), cell (perceived attributes), key |
+
+```python
+from datasets import load_dataset
+
+faces = load_dataset("imagefolder", data_dir=".", split="train")
+```
+
+Labels, 0 to {max(head["num_classes"] - 1, 0)}, name synthetic identities, which were made and are nobody. Cells are a
+model's estimates of appearance, pooled over an identity's probe images; they are not facts about a person.
+{licence_line(head["license"])}
+"""
