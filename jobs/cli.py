@@ -191,7 +191,9 @@ def digest(uri: UriArgument) -> None:
 @app.command()
 def export(
     uri: UriArgument,
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help="The form to write: webdataset, recordio, hf, imagefolder.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="KIND", help="The form to write: webdataset, recordio, hf, imagefolder.")
+    ],
     out: OutOption,
     json_: JsonOption = False,
 ) -> None:
