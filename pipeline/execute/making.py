@@ -34,7 +34,8 @@ def make(
     cells = {m.ordinal: m.cell for m in members}
     published = published_templates(parts, past)
     used = set(past.spent)
-    places = {c: n - past.published[c] for c, n in quota.items() if n > past.published[c]}
+    there = past.published
+    places = {c: n - there[c] for c, n in quota.items() if n > there[c]}
     standing = Standing((), {}, places, {})
     units: list[Unit] = []
     harvests: list[Harvest] = []

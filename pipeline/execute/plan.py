@@ -78,10 +78,9 @@ def plan(parts: Parts, workers: int) -> Plan:
     recipe = parts.recipe
     owed = recipe.identities.images_per_identity
     reserve = Counter(m.cell for m in past.reserve)
-    quota = admission.quota_within(
-        parts.targets, recipe.identities.count, Counter(past.published) + reserve, past.published
-    )
-    places = {c: n - past.published[c] for c, n in quota.items()}
+    there = past.published
+    quota = admission.quota_within(parts.targets, recipe.identities.count, there + reserve, there)
+    places = {c: n - there[c] for c, n in quota.items()}
     new = sum(places.values())
     grown = len(past.labels or {}) * max(0, owed - step.images_before)
     costs = from_receipts(books.known) or from_trial(parts)
@@ -103,7 +102,7 @@ def plan(parts: Parts, workers: int) -> Plan:
         published=step.published.version if step.published else None,
         identities=(len(past.labels or {}), new),
         images=(before, images),
-        cells={str(c): (past.published[c], places[c]) for c in sorted(quota)},
+        cells={str(c): (there[c], places[c]) for c in sorted(quota)},
         enrol_units=(max(enrol_units, len(done[Stage.ENROL])), len(done[Stage.ENROL])),
         make_units=(max(make_units, len(done[Stage.MAKE])), len(done[Stage.MAKE])),
         candidates=to_make + to_probe,
