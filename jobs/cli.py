@@ -23,8 +23,12 @@ app = typer.Typer(
 )
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")]
-UriArgument = Annotated[str, typer.Argument(metavar="URI", help="Where the dataset lies: a folder or file:// URI.")]
-OutOption = Annotated[str, typer.Option("--out", metavar="URI", help="Where to write: a folder or file:// URI.")]
+UriArgument = Annotated[
+    str, typer.Argument(metavar="URI", help="Where the dataset lies: a folder, s3://bucket/set, or another address.")
+]
+OutOption = Annotated[
+    str, typer.Option("--out", metavar="URI", help="Where to write: a folder, s3://bucket/set, or another address.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=VALUE", help="Override one recipe key; repeat for more."),

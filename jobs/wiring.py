@@ -266,6 +266,7 @@ def session_on(
             ),
             stop=asked,
             allow_short=allow_short,
+            retry_quarantined=retry_quarantined,
             deep=deep,
         )
     except BaseException:

@@ -90,6 +90,17 @@ def find_step(parts: Parts) -> Step:
     return _step(store, newest + 1, manifests)
 
 
+def another_try(parts: Parts, step: Step) -> Step:
+    """Return the step that makes up for a published one's quarantined units, under the same plan.
+
+    A version never changes, so what those units did not make comes as a generation of its own.
+    """
+    if step.published is None or not step.published.counts["units_quarantined"]:
+        return step
+    manifests = [read_manifest(parts.store, v) for v in versions(parts.store)]
+    return _step(parts.store, step.number + 1, manifests)
+
+
 def begin(parts: Parts, step: Step) -> None:
     """Write the file of a step, or raise its patience where it stands with less."""
     body = {

@@ -15,7 +15,7 @@ from pipeline.domain.errors import OutputError, PlanMismatchError, QuarantinedEr
 from pipeline.domain.manifest import Manifest
 from pipeline.execute.enrolling import enrol
 from pipeline.execute.figures import counts_of, figures_of
-from pipeline.execute.generations import begin, find_step
+from pipeline.execute.generations import another_try, begin, find_step
 from pipeline.execute.making import make
 from pipeline.execute.mending import mend, missing_receipts, require_receipts
 from pipeline.execute.session import Session, work
@@ -53,6 +53,8 @@ def generate(session: Session) -> Published:
     with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
         try:
             step = find_step(session.parts)
+            if session.retry_quarantined:
+                step = another_try(session.parts, step)
             books = open_books(session)
             lost = books.lost()
             stands = step.published is not None and not lost and not missing_receipts(books, step.published)

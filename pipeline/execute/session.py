@@ -34,6 +34,8 @@ class Session:
     """Each with what opens its target for a version."""
     stop: Stop = field(default_factory=Stop)
     allow_short: bool = False
+    retry_quarantined: bool = False
+    """Make up for units that a published version lacks because they were quarantined."""
     deep: bool = False
     """Hash every file that stands, instead of comparing sizes, before its unit counts as done."""
 

@@ -172,8 +172,12 @@ def test_what_a_quarantined_growth_unit_did_not_make_is_made_by_the_next_step() 
         mint(asked(6, 4), store)
     short = mint(asked(6, 4), store, allow_short=True).manifest
     assert sum(short.counts["identities_short"].values()) == 24 - short.counts["images"] > 0
-    again = mint(asked(6, 4, rounds=9), store, retry_quarantined=True).manifest
+    assert mint(asked(6, 4), store).resumed, "without a word nothing is tried again"
+    beside = copy_of(store)
+    assert mint(asked(7, 4), beside).manifest.counts["images"] == 28
+    again = mint(asked(6, 4), store, retry_quarantined=True).manifest
     assert again.version == "v000003"
+    assert mint(asked(6, 4), store, retry_quarantined=True).resumed
     assert again.counts["images"] == 24
     assert not again.counts["identities_short"]
     assert set(Counter(r.identity for r in rows_of(store, "v000003")).values()) == {4}
