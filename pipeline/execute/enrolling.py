@@ -62,7 +62,6 @@ def _before(session: Session, books: Books, generation: int, past: Past) -> Befo
         members=past.members,
         templates_ME=enrolled_templates(parts, generation),
         vectors_PD=probed_vectors(parts, generation, books.known),
-        candidates=past.candidates,
         published=past.published,
         reserve=Counter(m.cell for m in past.reserve),
     )

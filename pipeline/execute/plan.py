@@ -125,7 +125,7 @@ def _enrolment(parts: Parts, step: Step, past: Past, books: Books, reserve: Coun
         return sum(_is(r.unit, Stage.ENROL, step.number) for r in books.known.values()), 0
     before = Before(
         past.members, enrolled_templates(parts, step.number), probed_vectors(parts, step.number, books.known),
-        past.candidates, past.published, reserve,
+        past.published, reserve,
     )  # fmt: skip
     units, _ = admission.plan_enrol_round(parts, step.number, 0, 0, past.candidates, None, before, Probed())
     return len(units), sum(len(u.proposals) for u in units) * parts.recipe.enrol.probes

@@ -70,7 +70,6 @@ class Before:
         members: everybody enrolled before.
         templates_ME: their templates; None where there are none.
         vectors_PD: the vectors of everybody probed before; None where there are none.
-        candidates: candidate numbers given.
         published: identities published per cell.
         reserve: identities per cell that are enrolled and were never worked on.
     """
@@ -78,7 +77,6 @@ class Before:
     members: tuple[Member, ...] = ()
     templates_ME: Float32 | None = None
     vectors_PD: Float32 | None = None
-    candidates: int = 0
     published: Mapping[Cell, int] = field(default_factory=dict)
     reserve: Mapping[Cell, int] = field(default_factory=dict)
 

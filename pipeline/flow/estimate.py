@@ -18,7 +18,7 @@ from pipeline.domain.unit import Proposal, Stage
 from pipeline.flow.enrol import draw_vector
 from pipeline.flow.judge import Templates, judge, samples_of
 from pipeline.flow.make import generate_fixed
-from pipeline.flow.parts import Parts, embed_fixed, finite_rows, measure_fixed
+from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed
 from pipeline.flow.window import Outcome, Try
 
 TRIAL_IDENTITIES = 6
@@ -79,23 +79,26 @@ def from_trial(parts: Parts) -> Costs:
     conditions = [slot_conditions(recipe.conditions, recipe.seed, stream, t.identity, t.slot) for t in asked]
     noise = [Key(recipe.seed, Stream.PROBE_NOISE, t.identity, t.slot) for t in asked]
 
-    def worked() -> tuple[list[bytes], np.ndarray, Mapping[str, np.ndarray]]:
+    def worked() -> tuple[list[bytes], np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
         faces = generate_fixed(parts, np.stack([vectors[t.identity] for t in asked]), conditions, noise)
         stored = [parts.codec.encode(face) for face in faces]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
-        emb = embed_fixed(parts.judge, decoded, parts.judge_batch)
-        return stored, emb, measure_fixed(parts.measurers, decoded, parts.judge_batch)
+        emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
+        return stored, emb, sound, measure_fixed(parts.measurers, decoded, parts.judge_batch)
 
     worked()  # models load and caches fill; the second time is what an image costs
     started_s = parts.clock.now_s()
-    stored, emb, measures = worked()
+    stored, emb, sound, measures = worked()
     seconds = parts.clock.now_s() - started_s
     owned = emb.reshape(TRIAL_IDENTITIES, each, -1)
+    sound &= finite_rows(measures, len(asked))
+    # one whose probes gave no numbers has no template, and would not be enrolled
+    enrolled = np.all(sound.reshape(TRIAL_IDENTITIES, each)[:, :probes], axis=1)
+    sound &= np.repeat(enrolled, each)
     people = [
-        Identity(n, n, Cell(()), 0, vectors[n], template_of(owned[n, :probes]), probes, 1.0)
-        for n in range(TRIAL_IDENTITIES)
+        Identity(int(n), int(n), Cell(()), 0, vectors[n], template_of(owned[n, :probes]), probes, 1.0)
+        for n in np.flatnonzero(enrolled)
     ]
-    sound = finite_rows(measures, len(asked))
     samples = samples_of(asked, conditions, emb, measures, sound, Templates(people))
     filters = parts.filters(recipe.identities.count)
     judged = [judge(s, filters, sound=bool(sound[n])) for n, s in enumerate(samples) if s.slot >= probes]

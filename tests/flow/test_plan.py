@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.domain.errors import PlanMismatchError
 from pipeline.domain.recipe import Recipe
 from pipeline.execute.plan import Plan, plan
 from tests.flow.test_growth import THREE_CELLS, asked
+from tests.flow.test_make import Nonsense
 from tests.flow.test_run import DyingStore, Killed
 from tests.worlds import bytes_of, mint
 
@@ -87,3 +89,11 @@ def test_what_would_be_refused_is_refused_when_planned() -> None:
     mint(asked(6, 2), store)
     with pytest.raises(PlanMismatchError, match="only grows"):
         planned(asked(5, 2), store)
+
+
+def test_a_judge_that_gives_no_numbers_for_some_faces_ends_no_plan() -> None:
+    """A trial with NaN embeddings counts those faces as refused, as a run would."""
+    parts = build_parts(asked(8, 3), MemoryStore(), None, "test")
+    for one_in in (1, 3):
+        found = plan(replace(parts, judge=Nonsense(parts.judge, one_in)), workers=1)
+        assert 0 < found.costs.accepted_share < 1

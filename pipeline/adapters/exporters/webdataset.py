@@ -17,11 +17,12 @@ from pydantic import Field
 
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.images import shuffled, with_images
-from pipeline.adapters.exporters.tars import TarWriter, member_bytes
+from pipeline.adapters.exporters.tars import TarWriter
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Node
+from pipeline.domain.ustar import member_bytes
 
 SHARD = re.compile(r"train-\d{6}\.tar")
 

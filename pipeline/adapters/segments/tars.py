@@ -9,24 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.adapters.segments.files import HashedFile, StoredFile, altered
+from pipeline.domain import ustar
 from pipeline.domain.ports import Store
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 """No dots, at which WebDataset splits a name; short enough for a ustar header."""
 READ_AHEAD_bytes = 1 << 18
-_BLOCK_bytes = tarfile.BLOCKSIZE
-
-
-def _empty_header() -> bytes:
-    member = tarfile.TarInfo("")
-    member.mode = 0o444
-    return member.tobuf(tarfile.USTAR_FORMAT)
-
-
-_EMPTY = _empty_header()
-"""A header with neither name nor size, as `tarfile` makes it; name, size and checksum are all that differ."""
-_BEFORE_SIZE, _BEFORE_SUM, _AFTER_SUM = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[154:]
-_EMPTY_sum = int(_EMPTY[148:154], 8) - sum(_EMPTY[124:135])
 
 
 class TarWriter:
@@ -37,16 +25,12 @@ class TarWriter:
 
     def add(self, name: str, data: bytes) -> None:
         """Add a member of up to 100 ASCII characters; it has time 0, owner 0 and no names."""
-        self._out.write(_header(name.encode("ascii").ljust(100, b"\0"), b"%011o" % len(data)))
-        self._out.write(data)
-        if rest := len(data) % _BLOCK_bytes:
-            self._out.write(bytes(_BLOCK_bytes - rest))
+        for part in (ustar.header(name, len(data)), data, ustar.filling(len(data))):
+            self._out.write(part)
 
     def end(self) -> None:
-        """Write the two empty blocks that end an archive, and fill its last record."""
-        self._out.write(bytes(2 * _BLOCK_bytes))
-        if rest := self._out.tell() % tarfile.RECORDSIZE:
-            self._out.write(bytes(tarfile.RECORDSIZE - rest))
+        """Write the end of the archive."""
+        self._out.write(ustar.ending(self._out.tell()))
 
 
 @contextmanager
@@ -81,31 +65,15 @@ def _members(store: Store, path: str) -> Iterator[tuple[str, int, int]]:
     size = remote.seek(0, io.SEEK_END)
     remote.seek(0)
     file, place = io.BufferedReader(remote, READ_AHEAD_bytes), 0
-    while (header := file.read(_BLOCK_bytes)) != bytes(_BLOCK_bytes):
+    while (header := file.read(ustar.BLOCK_bytes)) != bytes(ustar.BLOCK_bytes):
         try:
-            name, length = _read_header(header)
+            name, length = ustar.read_header(header)
         except (tarfile.HeaderError, ValueError) as error:
             raise altered(path, f"no tar header at byte {place} of {size} ({error})") from error
-        start = place + _BLOCK_bytes
-        place = start + -(-length // _BLOCK_bytes) * _BLOCK_bytes
+        start = place + ustar.BLOCK_bytes
+        place = start + -(-length // ustar.BLOCK_bytes) * ustar.BLOCK_bytes
         # a negative size, which a forged header can hold, would lead in a circle
         if not start <= place <= size:
             raise altered(path, f"{name} ends at byte {place} of {size}")
         yield name, start, length
         file.seek(place)
-
-
-def _read_header(header: bytes) -> tuple[str, int]:
-    """Return a member's name and size; raises ValueError or HeaderError on anything but a whole header."""
-    label, size = header[:100], header[124:135]
-    if header == _header(label, size):
-        return label.rstrip(b"\0").decode("ascii"), int(size, 8)
-    # not one of `TarWriter`'s: slower, and with the error that says what is wrong
-    member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
-    return member.name, member.size
-
-
-def _header(label: bytes, size: bytes) -> bytes:
-    """Return the header of a name, filled up to 100 bytes, and of a size in eleven octal digits."""
-    checksum = b"%06o" % (_EMPTY_sum + sum(label) + sum(size))
-    return b"".join((label, _BEFORE_SIZE, size, _BEFORE_SUM, checksum, _AFTER_SUM))
