@@ -230,7 +230,13 @@ def run_seed(store: Store) -> int:
 
 
 def export(source: Store, segments: SegmentWriter, exporter: Exporter, target: Store, seed: int) -> dict[str, Any]:
-    """Write the newest version of `source` to `target`."""
+    """Write the newest version of `source` to `target`.
+
+    Raises:
+        OutputError: `target` holds a dataset, among whose files an export would be strewn.
+    """
+    if target.size(RECIPE_PATH) is not None:
+        raise OutputError(f"{target.uri}: holds a dataset; name a place of its own for the export")
     manifest = newest_manifest(source)
     rows = published_rows(segments, source, manifest)
     about = {

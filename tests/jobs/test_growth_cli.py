@@ -60,6 +60,10 @@ def test_a_published_dataset_is_planned_as_such(tmp_path: Path, sketch_file: Pat
     out = str(tmp_path / "set")
     assert facemint("generate", str(sketch_file), "--out", out, "--json").returncode == 0
     assert "A run would make nothing" in facemint("plan", str(sketch_file), "--out", out).stdout
+    into_itself = facemint("export", out, "--to", "webdataset", "--out", out)
+    assert into_itself.returncode == 2
+    assert "holds a dataset; name a place of its own" in into_itself.stderr
+    assert facemint("plan", str(sketch_file), "--workers", "0").returncode == 2
     wrong = facemint("verify", out, "--yes")
     assert wrong.returncode == 2
     assert "--yes: removes what --gc lists; give both" in wrong.stderr
