@@ -123,7 +123,7 @@ def plan(
     ] = None,
     set_: SetOption = None,
     workers: Annotated[
-        int | None, typer.Option(help="Reckon the time on so many workers; default one per CPU.")
+        int | None, typer.Option(min=1, help="Reckon the time on so many workers; default one per CPU.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
