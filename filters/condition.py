@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from filters.verdict import measured, verdict
-from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import FilterContext
+from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
 
 
-class Options(Node):
+class Options(FilterNode):
     """How far what is measured may lie from what was asked."""
 
     use: Literal["condition"]
@@ -37,20 +37,26 @@ class Condition:
     tolerance: float
     """Largest accepted difference, in the condition's unit."""
     judges_condition: bool = True
+    judges_siblings: bool = False
 
     @property
     def name(self) -> str:
         """Return the filter's name, one per condition: `condition:yaw_deg`."""
         return f"condition:{self.condition}"
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return every reason that it can give."""
+        return (f"off_target_{self.condition}",)
+
     @classmethod
-    def build(cls, options: Options, calibration: Calibration, template_images: int, enrolled: int) -> Condition:
+    def build(cls, options: Options, context: FilterContext) -> Condition:
         """Return the filter; a condition has nothing to do with who is enrolled."""
         return cls(condition=options.condition, measure=options.measure, tolerance=options.tolerance)
 
     def judge(self, sample: Sample) -> Verdict:
         """Return whether measured and asked agree; the value is their distance, 0 where nothing was asked."""
-        reason = f"off_target_{self.condition}"
+        (reason,) = self.reasons
         if self.condition not in sample.conditions:
             return verdict(self.name, True, reason, value=0.0, threshold=self.tolerance)
         asked = sample.conditions[self.condition]

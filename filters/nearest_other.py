@@ -12,15 +12,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from filters.verdict import measured, verdict
-from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import FilterContext
+from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
 
 MEASURE = "nearest_other_cos"
 REASON = "too_close_to_other_identity"
 
 
-class Options(Node):
+class Options(FilterNode):
     """The similarity to another identity that is too much, as an FPIR or as a raw cosine."""
 
     use: Literal["nearest-other"]
@@ -48,15 +48,17 @@ class NearestOther:
     """The N for which the threshold was measured; None where it was given as a cosine."""
     name: str = "nearest-other"
     judges_condition: bool = False
+    judges_siblings: bool = False
+    reasons: tuple[str, ...] = (REASON,)
 
     @classmethod
-    def build(cls, options: Options, calibration: Calibration, template_images: int, enrolled: int) -> NearestOther:
+    def build(cls, options: Options, context: FilterContext) -> NearestOther:
         """Return the filter, its FPIR turned into a cosine for one image against `enrolled` templates."""
         if options.cos is not None:
             return cls(threshold_cos=options.cos)
         assert options.fpir is not None  # by _exactly_one
-        kind = calibration.kind(probe_images=1, reference_images=template_images)
-        cos, calibrated = calibration.one_to_many_cos(options.fpir, enrolled, kind)
+        kind = context.calibration.kind(probe_images=1, reference_images=context.template_images)
+        cos, calibrated = context.calibration.one_to_many_cos(options.fpir, context.enrolled, kind)
         return cls(threshold_cos=cos, calibrated_identities=calibrated)
 
     def judge(self, sample: Sample) -> Verdict:

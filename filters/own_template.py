@@ -8,15 +8,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from filters.verdict import measured, verdict
-from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import FilterContext
+from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
 
 MEASURE = "own_template_cos"
 REASON = "own_template_too_far"
 
 
-class Options(Node):
+class Options(FilterNode):
     """The least similarity to the own template, as a false match rate or as a raw cosine."""
 
     use: Literal["own-template"]
@@ -42,15 +42,17 @@ class OwnTemplate:
     """Least accepted cosine, in (-1, 1]."""
     name: str = "own-template"
     judges_condition: bool = False
+    judges_siblings: bool = False
+    reasons: tuple[str, ...] = (REASON,)
 
     @classmethod
-    def build(cls, options: Options, calibration: Calibration, template_images: int, enrolled: int) -> OwnTemplate:
+    def build(cls, options: Options, context: FilterContext) -> OwnTemplate:
         """Return the filter, its FMR turned into a cosine for one image against a template of `template_images`."""
         if options.cos is not None:
             return cls(threshold_cos=options.cos)
         assert options.fmr is not None  # by _exactly_one
-        kind = calibration.kind(probe_images=1, reference_images=template_images)
-        return cls(threshold_cos=calibration.threshold_cos(options.fmr, kind))
+        kind = context.calibration.kind(probe_images=1, reference_images=context.template_images)
+        return cls(threshold_cos=context.calibration.threshold_cos(options.fmr, kind))
 
     def judge(self, sample: Sample) -> Verdict:
         """Return whether `own_template_cos` reaches the threshold."""

@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from filters.verdict import measured, verdict
-from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import FilterContext
+from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
 
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Options(Node):
+class Options(FilterNode):
     """The least and the largest accepted value of a measure; either may be left out."""
 
     use: Literal["range"]
@@ -45,14 +45,20 @@ class Range:
     high: float | None
     """Largest accepted value; None where there is none."""
     judges_condition: bool = False
+    judges_siblings: bool = False
 
     @property
     def name(self) -> str:
         """Return the filter's name, one per measure: `range:exposure`."""
         return f"range:{self.measure}"
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return every reason that it can give."""
+        return f"{self.measure}_too_low", f"{self.measure}_too_high"
+
     @classmethod
-    def build(cls, options: Options, calibration: Calibration, template_images: int, enrolled: int) -> Range:
+    def build(cls, options: Options, context: FilterContext) -> Range:
         """Return the filter; a range has nothing to do with who is enrolled."""
         return cls(measure=options.measure, low=options.min, high=options.max)
 

@@ -8,15 +8,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from filters.verdict import measured, verdict
-from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import FilterContext
+from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
 
 MEASURE = "sharpness"
 REASON = "too_blurred"
 
 
-class Options(Node):
+class Options(FilterNode):
     """The least sharpness."""
 
     use: Literal["sharpness"]
@@ -35,9 +35,11 @@ class Sharpness:
     """Least accepted sharpness, 0..1."""
     name: str = "sharpness"
     judges_condition: bool = False
+    judges_siblings: bool = False
+    reasons: tuple[str, ...] = (REASON,)
 
     @classmethod
-    def build(cls, options: Options, calibration: Calibration, template_images: int, enrolled: int) -> Sharpness:
+    def build(cls, options: Options, context: FilterContext) -> Sharpness:
         """Return the filter; sharpness has nothing to do with who is enrolled."""
         return cls(min_sharpness=options.min)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.arguments import JsonOption, OutOption, RecipeArgument, SetOption, UriArgument, print_json
 from pipeline.domain.errors import FacemintError, LeaseHeldError, UserError
 
 app = typer.Typer(
@@ -21,19 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")]
-UriArgument = Annotated[
-    str, typer.Argument(metavar="URI", help="Where the dataset lies: a folder, s3://bucket/set, or another address.")
-]
-OutOption = Annotated[
-    str, typer.Option("--out", metavar="URI", help="Where to write: a folder, s3://bucket/set, or another address.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="a.b=VALUE", help="Override one recipe key; repeat for more."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 class IfBusy(StrEnum):
@@ -110,7 +97,7 @@ def generate(
             return
         published = run(session)
     if json_:
-        _print_json(show.published_json(published, out))
+        print_json(show.published_json(published, out))
     else:
         show.print_published(published, out, view)
 
@@ -135,7 +122,7 @@ def plan(
 
     loaded = wiring.load_recipe(recipe, set_ or [])
     facts = wiring.plan_run(loaded, out, workers)
-    _print_json(facts) if json_ else show_plan.print_plan(facts)
+    print_json(facts) if json_ else show_plan.print_plan(facts)
 
 
 @app.command()
@@ -147,7 +134,7 @@ def status(uri: UriArgument, json_: JsonOption = False) -> None:
     from jobs import show, wiring
 
     facts = wiring.dataset_status(uri)
-    _print_json(facts) if json_ else show.print_status(facts)
+    print_json(facts) if json_ else show.print_status(facts)
 
 
 @app.command()
@@ -176,7 +163,7 @@ def verify(
         raise UserError("--yes: removes what --gc lists; give both")
     with show.observer(quiet=json_ or not deep, title=f"verify {uri}") as view:
         facts = wiring.verify_dataset(uri, view, deep=deep, gc=gc, remove=yes, grace_h=grace)
-    _print_json(facts) if json_ else show.print_verify(facts)
+    print_json(facts) if json_ else show.print_verify(facts)
     if facts["problems"]:
         raise typer.Exit(7)
 
@@ -208,7 +195,7 @@ def export(
     from jobs import show, wiring
 
     facts = wiring.export_dataset(uri, to, out)
-    _print_json(facts) if json_ else show.print_export(facts, out)
+    print_json(facts) if json_ else show.print_export(facts, out)
 
 
 @app.command()
@@ -230,16 +217,12 @@ def recipe(
     from jobs import recipe_file, wiring
 
     if schema:
-        _print_json(wiring.full_model().model_json_schema())
+        print_json(wiring.full_model().model_json_schema())
     elif name is None:
         typer.echo("\n".join(recipe_file.shipped_recipes()))
     else:
         loaded = wiring.load_recipe(name, set_ or [])
         typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False), nl=False)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
 def _terminated(signum: int, _frame: Any) -> None:

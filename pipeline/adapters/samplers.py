@@ -34,8 +34,9 @@ class GaussianSampler:
         """Keep the bank; its arrays load at the first draw."""
         self._scale, self._bank = options.scale, bank
         self.space, self.card = bank.space, bank.card
+        self.candidates: int | None = None
 
-    def draw(self, cell: Cell, rng: np.random.Generator) -> Float32:
+    def draw(self, candidate: int, cell: Cell, rng: np.random.Generator) -> Float32:
         """Return one unit vector, shape (D,), float32, drawn towards `cell`, or from everyone where it is unknown.
 
         Summation runs in index order in float64, so a vector never depends on how many are drawn together.

@@ -18,6 +18,8 @@ NOT_FINGERPRINTED = (
     "kind", "name", "use", "auditor", "exports", "compute", "balance", "rounds",
     "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds",
 )  # fmt: skip
+NO_BYTES = (".stop_above",)
+"""Options of a filter that say when a run stops, and change nothing about a sample."""
 PLANNED = (
     "identities.count", "identities.images_per_identity", "balance", "rounds", "enrol.reserve", "enrol.rounds",
 )  # fmt: skip
@@ -41,7 +43,7 @@ def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
         components: per component role: weights digest and epoch, as the cards state them.
     """
     flat = _flatten(recipe.model_dump(mode="json"))
-    fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED)}
+    fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED) and not k.endswith(NO_BYTES)}
     fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
     fingerprint = sha256_hex(canonical_json(fields))
     plan_fields = {k: v for k, v in flat.items() if _under(k, PLANNED)}

@@ -6,30 +6,26 @@ are float32 rows of unit length. A network sees batches of exactly its declared 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.calibration import Calibration
-from pipeline.domain.manifest import FileEntry, IndexRow, Receipt
+from pipeline.domain.manifest import Receipt
 from pipeline.domain.records import (
-    Audited,
-    Candidate,
     Cell,
     Conditions,
     Float32,
-    Identity,
     Measures,
-    Member,
     Sample,
     UInt8,
     Verdict,
 )
 from pipeline.domain.space import Space
+from pipeline.domain.storage import Exporter, SegmentWriter, Store, Stored
 from pipeline.domain.unit import Unit
 
 
@@ -65,9 +61,14 @@ class IdentitySampler(Protocol):
 
     space: Space
     card: ModelCard
+    candidates: int | None
+    """How many it can propose, numbered from 0; None where there is no end."""
 
-    def draw(self, cell: Cell, rng: np.random.Generator) -> Float32:
-        """Return one float32 vector of shape (D,), drawn towards `cell` where the bank knows it."""
+    def draw(self, candidate: int, cell: Cell, rng: np.random.Generator) -> Float32:
+        """Return one float32 vector of shape (D,) for a candidate, drawn towards `cell` where that is known how.
+
+        The vector follows from the arguments alone: the same on every worker, whatever was drawn before.
+        """
         ...
 
 
@@ -117,6 +118,21 @@ class Measurer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FilterContext:
+    """What a filter's rates are turned into thresholds with.
+
+    Attributes:
+        calibration: the judge's.
+        template_images: how many images the templates pool that samples are compared with.
+        enrolled: identities enrolled, for 1:N thresholds.
+    """
+
+    calibration: Calibration
+    template_images: int
+    enrolled: int
+
+
 @runtime_checkable
 class Filter(Protocol):
     """A frozen set of thresholds over numbers."""
@@ -131,8 +147,51 @@ class Filter(Protocol):
         """Return True where it compares what was measured with what was asked: failing it alone deletes no person."""
         ...
 
+    @property
+    def judges_siblings(self) -> bool:
+        """Return True where it reads numbers about the identity's other images, which follow from the order of making.
+
+        Those numbers are `SIBLING_MEASURES` of `pipeline.flow.siblings`.
+        """
+        ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return every reason that its verdicts can give."""
+        ...
+
     def judge(self, sample: Sample) -> Verdict:
         """Return this filter's verdict on a sample."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFace:
+    """One face image of a known identity, or a vector where only that is there.
+
+    Attributes:
+        label: whose it is, as its source says.
+        name: where it comes from, unique in its source: a path, a key.
+        face_HWC: uint8 RGB, aligned as recognisers expect it; None where the source holds embeddings.
+        vector_D: float32 embedding; None where the source holds images.
+    """
+
+    label: str
+    name: str
+    face_HWC: UInt8 | None = None
+    vector_D: Float32 | None = None
+
+
+class LabelledFaces(Protocol):
+    """Faces that are there already, with the identity of each: what calibrations, banks and galleries are made of."""
+
+    name: str
+    """What it is, for the record: a path or a dataset's name and digest."""
+    space: Space | None
+    """Where the vectors of a source of embeddings live; None where it holds images."""
+
+    def __iter__(self) -> Iterator[LabelledFace]:
+        """Yield every face in an order that never changes, identity by identity or mixed."""
         ...
 
 
@@ -145,130 +204,6 @@ class Codec(Protocol):
 
     def decode(self, data: bytes) -> UInt8:
         """Return the pixels of stored bytes; raises ValueError on anything not decodable in full."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Stored:
-    """One file of a store, as a listing tells of it."""
-
-    path: str
-    bytes: int
-    modified_s: float
-    """Seconds since the epoch at which it was last written, by the store's clock."""
-
-
-class Store(Protocol):
-    """Named bytes below one root. Paths are relative, with `/`."""
-
-    uri: str
-
-    @property
-    def exclusive(self) -> bool:
-        """Return whether of several writers that create one path exactly one wins.
-
-        False where the place ignores conditional writes: then only the lease keeps two drivers apart.
-        """
-        ...
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create `path`; return True, or False where it exists already (whatever it holds)."""
-        ...
-
-    def put(self, path: str, data: bytes) -> None:
-        """Create or replace `path` as a whole: readers see the old or the new bytes, never a mixture."""
-        ...
-
-    def put_file(self, path: str, source: Path) -> None:
-        """Create or replace `path` with the bytes of a local file, in bounded memory."""
-        ...
-
-    def get(self, path: str) -> bytes:
-        """Return the bytes; raises FileNotFoundError where absent."""
-        ...
-
-    def get_range(self, path: str, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`; FileNotFoundError where absent, StoreError where there are fewer."""
-        ...
-
-    def size(self, path: str) -> int | None:
-        """Return the number of bytes, or None where absent."""
-        ...
-
-    def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
-        """Return path -> bytes of many small files, fetched together; absent ones are left out."""
-        ...
-
-    def list(self, prefix: str) -> list[str]:
-        """Return every path that starts with `prefix`, sorted."""
-        ...
-
-    def entries(self, prefix: str) -> Sequence[Stored]:
-        """Return what `list` does, with sizes and times, in one listing."""
-        ...
-
-    def leftovers(self, before_s: float) -> Sequence[str]:
-        """Return names of what killed writers left before that time: temporary files, unfinished uploads."""
-        ...
-
-    def remove_leftovers(self, before_s: float) -> int:
-        """Remove them; return how many."""
-        ...
-
-    def delete(self, path: str) -> None:
-        """Remove `path`; no error where absent."""
-        ...
-
-
-class SegmentWriter(Protocol):
-    """Writes segments with repeatable bytes, and reads them."""
-
-    def write_images(self, store: Store, unit: str, rows: Iterable[Candidate]) -> tuple[FileEntry, ...]:
-        """Write `segments/<unit>.tar` (accepted) and `.parquet` (every candidate, in the order given)."""
-        ...
-
-    def write_probes(self, store: Store, unit: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
-        """Write `segments/<unit>.parquet` with one row per probed candidate identity."""
-        ...
-
-    def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
-        """Return a segment's columns: numbers as numpy arrays (N,), vectors as float32 (N, E), the rest as lists."""
-        ...
-
-    def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
-        """Write `audits/<unit>.parquet`: where a make unit's images lie, and the auditor's embeddings of them."""
-        ...
-
-    def read_audit(self, store: Store, unit: str) -> Audited:
-        """Return what `write_audit` wrote about a make unit."""
-        ...
-
-    def read_rows(self, store: Store, unit: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Return a segment's parquet rows; vectors come as float32 arrays."""
-        ...
-
-    def locate(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
-        """Return key -> (offset, length) of the image bytes within `segments/<unit>.tar`."""
-        ...
-
-    def write_identities(self, store: Store, path: str, rows: Sequence[Identity], space: Space) -> FileEntry:
-        """Write enrolled identities in ordinal order."""
-        ...
-
-    def read_identities(self, store: Store, path: str) -> tuple[list[Identity], Space]:
-        """Return enrolled identities in ordinal order, and the space of their vectors."""
-        ...
-
-    def read_members(self, store: Store, path: str) -> list[Member]:
-        """Return enrolled identities in ordinal order without their vectors: little memory, little to fetch."""
-        ...
-
-    def write_index(self, store: Store, version: str, rows: Sequence[IndexRow]) -> FileEntry:
-        """Write `versions/<version>/index-<digest>.parquet`, sorted by label and key."""
-        ...
-
-    def read_index(self, store: Store, path: str) -> list[IndexRow]:
-        """Return an index's rows in their order."""
         ...
 
 
@@ -318,18 +253,6 @@ class Observer(Protocol):
         ...
 
 
-class Exporter(Protocol):
-    """Writes a published version in a form that trainers read."""
-
-    kind: str
-
-    def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Write the export with its own digest list; return its summary."""
-        ...
-
-
 class Clock(Protocol):
     """Tells time, for leases and receipts; the only source of time below the entry points."""
 
@@ -345,8 +268,11 @@ __all__ = [
     "Executor",
     "Exporter",
     "Filter",
+    "FilterContext",
     "Generator",
     "IdentitySampler",
+    "LabelledFace",
+    "LabelledFaces",
     "Measurer",
     "Measures",
     "ModelCard",
@@ -354,5 +280,6 @@ __all__ = [
     "Recogniser",
     "SegmentWriter",
     "Store",
+    "Stored",
     "Worker",
 ]

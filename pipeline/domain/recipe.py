@@ -31,6 +31,15 @@ class Node(Section):
     use: str
 
 
+class FilterNode(Node):
+    """Base of every filter's options: what all filters share."""
+
+    mode: Literal["refuse", "observe"] = "refuse"
+    """`observe` writes the verdict down and refuses nothing: for trying a threshold out."""
+    stop_above: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of candidates; where this filter refuses more, over the committed units in their order, the run stops."""
+
+
 class Use(Section):
     """What the dataset is for; a model whose licence forbids it stops the run."""
 

@@ -96,7 +96,8 @@ class Verdict:
     filter: str
     passed: bool
     reason: str
-    """A stable identifier such as `own_template_too_far`; empty when passed."""
+    """A stable identifier such as `own_template_too_far`; empty when passed. A verdict that passed and has a reason
+    is that of a filter which observes: it would have refused."""
     value: float
     threshold: float
 

@@ -26,6 +26,10 @@ class Stream(IntEnum):
     SAMPLE_CONDITION = 5
     EXPORT_ORDER = 6
     PREVIEW = 7
+    CONE = 8
+    TWIN = 9
+    PACKING = 10
+    CALIBRATION = 11
 
 
 @dataclass(frozen=True, slots=True)

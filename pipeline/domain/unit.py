@@ -37,6 +37,8 @@ class Unit:
         ordinals: the identities to make images of, rising (make).
         slots: the half-open range of slots each of them owes (make); one that begins above 0 adds images to
             identities that are published.
+        siblings_of: the version whose images of these identities are siblings of the new ones (make); empty where they
+            have none.
         of: name of the unit that is re-read (audit).
         reader: digest of the recogniser that reads its images (audit); another reader audits anew.
     """
@@ -48,6 +50,7 @@ class Unit:
     proposals: tuple[Proposal, ...] = ()
     ordinals: tuple[int, ...] = ()
     slots: tuple[int, int] = (0, 0)
+    siblings_of: str = ""
     of: str = ""
     reader: str = ""
 
@@ -60,7 +63,7 @@ class Unit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
-        raw = {k: v for k, v in asdict(self).items() if k not in ("of", "reader") or v}
+        raw = {k: v for k, v in asdict(self).items() if k not in ("siblings_of", "of", "reader") or v}
         raw["stage"] = self.stage.value
         raw["proposals"] = [[p.candidate, p.cell] for p in self.proposals]
         raw["ordinals"], raw["slots"] = list(self.ordinals), list(self.slots)
@@ -77,6 +80,7 @@ class Unit:
             proposals=tuple(Proposal(candidate, cell) for candidate, cell in raw["proposals"]),
             ordinals=tuple(raw["ordinals"]),
             slots=(raw["slots"][0], raw["slots"][1]),
+            siblings_of=raw.get("siblings_of", ""),
             of=raw.get("of", ""),
             reader=raw.get("reader", ""),
         )

@@ -40,11 +40,12 @@ def make(
     units: list[Unit] = []
     harvests: list[Harvest] = []
     lost: dict[int, int] = {}
+    version = step.parent.version if step.parent else ""
     for number in range(recipe.rounds):
         planned: list[Unit] = []
         for start, who in _unworked(past, owed) if number == 0 else ():
             first = len(units) + len(planned)
-            planned += rounds.plan_make_round(recipe, step.number, number, first, who, (start, owed))
+            planned += rounds.plan_make_round(recipe, step.number, number, first, who, (start, owed), version)
         fresh = rounds.next_in_line(members, used, standing.open_cells)
         first = len(units) + len(planned)
         planned += rounds.plan_make_round(recipe, step.number, number, first, fresh, (0, owed))

@@ -31,7 +31,7 @@ INCONSISTENT = "probes_inconsistent"
 def draw_vector(parts: Parts, proposal: Proposal) -> Float32:
     """Return a candidate's vector, from its key alone."""
     key = Key(parts.recipe.seed, Stream.CANDIDATE_VECTOR, proposal.candidate)
-    return parts.sampler.draw(Cell.parse(proposal.cell), key.generator())
+    return parts.sampler.draw(proposal.candidate, Cell.parse(proposal.cell), key.generator())
 
 
 def enrol_unit(unit: Unit, parts: Parts) -> Receipt:

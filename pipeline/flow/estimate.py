@@ -16,7 +16,7 @@ from pipeline.domain.records import Cell, Identity, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Proposal, Stage
 from pipeline.flow.enrol import draw_vector
-from pipeline.flow.judge import Templates, judge, samples_of
+from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.make import generate_fixed
 from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed
 from pipeline.flow.window import Outcome, Try
@@ -100,9 +100,13 @@ def from_trial(parts: Parts) -> Costs:
         for n in np.flatnonzero(enrolled)
     ]
     samples = samples_of(asked, conditions, emb, measures, sound, Templates(people))
-    filters = parts.filters(recipe.identities.count)
-    judged = [judge(s, filters, sound=bool(sound[n])) for n, s in enumerate(samples) if s.slot >= probes]
-    kept = sum(outcome is Outcome.ACCEPTED for _, outcome in judged)
+    bench = Bench(parts.filters(recipe.identities.count))
+    judged = [
+        bench.settle(s, bench.alone(s) if sound[n] else {}, sound=bool(sound[n]))
+        for n, s in enumerate(samples)
+        if s.slot >= probes
+    ]
+    kept = sum(outcome is Outcome.ACCEPTED for _, _, outcome in judged)
     return Costs(
         source=f"a trial of {len(asked)} images on this machine",
         images=len(asked),

@@ -7,6 +7,7 @@ never depend on which of the two it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from pipeline.domain.ports import Filter
 from pipeline.domain.records import Conditions, Float32, Identity, Sample, Verdict, minted_key
 from pipeline.domain.separation import exact_cos, max_cos_to_others
+from pipeline.flow.siblings import Siblings
 from pipeline.flow.window import Outcome, Try
 
 OWN = "own_template_cos"
@@ -81,17 +83,43 @@ def samples_of(
     return out
 
 
-def judge(sample: Sample, filters: Sequence[Filter], *, sound: bool = True) -> tuple[tuple[Verdict, ...], Outcome]:
-    """Return every filter's verdict and what they amount to; of a face without numbers, the one verdict that says so.
+class Bench:
+    """Judges a unit's candidates: each alone, whenever that may be, then in the order of making, siblings considered.
 
-    NaN lies on either side of a threshold, so no filter is asked about it.
+    Both when images are made and when stored numbers are judged again.
     """
-    if not sound:
-        return (Verdict("numbers", False, UNREADABLE, 0.0, 0.0),), Outcome.REFUSED
-    verdicts = tuple(f.judge(sample) for f in filters)
-    failed = [f for f, v in zip(filters, verdicts, strict=True) if not v.passed]
-    if not failed:
-        return verdicts, Outcome.ACCEPTED
-    if all(f.judges_condition for f in failed):
-        return verdicts, Outcome.MISSED_CONDITION
-    return verdicts, Outcome.REFUSED
+
+    def __init__(self, filters: Sequence[Filter], published: Mapping[int, Float32] | None = None) -> None:
+        """Take the filters, and the embeddings of published images by ordinal, (K, E) each."""
+        self._filters = tuple(filters)
+        self._siblings = Siblings(published or {}) if any(f.judges_siblings for f in filters) else None
+
+    def alone(self, sample: Sample) -> dict[str, Verdict]:
+        """Return the verdicts of the filters that look at nothing but the sample, by filter."""
+        return {f.name: f.judge(sample) for f in self._filters if not f.judges_siblings}
+
+    def settle(
+        self, sample: Sample, alone: Mapping[str, Verdict], *, sound: bool = True
+    ) -> tuple[Sample, tuple[Verdict, ...], Outcome]:
+        """Return the sample with its sibling numbers, every filter's verdict, and what they amount to.
+
+        Candidates come in the order in which they were made. Of a face without numbers the one verdict is that it has
+        none: NaN lies on either side of a threshold, so no filter is asked about it.
+        """
+        if not sound:
+            return sample, (Verdict("numbers", False, UNREADABLE, 0.0, 0.0),), Outcome.REFUSED
+        if self._siblings is not None:
+            sample = replace(sample, measures={**sample.measures, **self._siblings.numbers(sample)})
+        verdicts = tuple(f.judge(sample) if f.judges_siblings else alone[f.name] for f in self._filters)
+        failed = [f for f, v in zip(self._filters, verdicts, strict=True) if not v.passed]
+        outcome = Outcome.REFUSED
+        if all(f.judges_condition for f in failed):
+            outcome = Outcome.MISSED_CONDITION if failed else Outcome.ACCEPTED
+        if self._siblings is not None:
+            self._siblings.settle(sample, outcome)
+        return sample, verdicts, outcome
+
+    def forget(self, identity: int) -> None:
+        """Let go of an identity that is closed."""
+        if self._siblings is not None:
+            self._siblings.forget(identity)

@@ -18,16 +18,28 @@ import numpy as np
 from pipeline.domain.conditions import slot_conditions
 from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.manifest import Counts, Receipt
-from pipeline.domain.ports import Filter
-from pipeline.domain.records import Candidate, Conditions, Float32, Identity, UInt8
+from pipeline.domain.records import Candidate, Conditions, Float32, Identity, Sample, UInt8, Verdict
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Unit
 from pipeline.flow.commit import commit, receipt_of
-from pipeline.flow.judge import Templates, judge, samples_of
+from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed, padded, within_device_memory
+from pipeline.flow.past import published_siblings
 from pipeline.flow.window import Outcome, Try, Window
 
-Judged = list[tuple[Candidate, Outcome]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """A candidate with the verdicts that rest on it alone; those on its siblings follow in the order of making."""
+
+    sample: Sample
+    order: int
+    alone: dict[str, Verdict]
+    sound: bool
+    stored: bytes
+
+
+Judged = list[_Measured]
 
 
 def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receipt:
@@ -72,15 +84,19 @@ class _Maker:
     _alone: bool = False
     """Whether the device has room for one batch at a time only."""
     _made: int = 0
+    _bench: Bench = field(init=False)
     _held: dict[int, list[Candidate]] = field(default_factory=dict)
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield every candidate, identity by identity as they close, each identity's in the order they were made."""
         recipe, parts = self.parts.recipe, self.parts
-        grows = self.unit.slots[0] > 0
-        window = Window(self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window, persistent=grows)
+        window = Window(
+            self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window, persistent=self.unit.slots[0] > 0
+        )
         templates = Templates([self.enrolled[o] for o in sorted(self.enrolled)])
         filters = parts.filters(len(self.enrolled))
+        needed = bool(self.unit.siblings_of) and any(f.judges_siblings for f in filters)
+        self._bench = Bench(filters, published_siblings(parts, self.unit) if needed else None)
         flying: deque[_Flight] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="measure") as pool:
             while True:
@@ -97,7 +113,7 @@ class _Maker:
                     continue
                 self._wait(flying, recipe.compute.in_flight - 1 if recipe.compute.in_flight else len(flying))
                 faces, conditions = self._generated(tries, flying)
-                job = functools.partial(self._judge, tries, conditions, faces, self._made, templates, filters)
+                job = functools.partial(self._judge, tries, conditions, faces, self._made, templates)
                 flying.append(_Flight(pool.submit(job), job))
                 self._made += len(tries)
 
@@ -147,7 +163,6 @@ class _Maker:
         faces_NHWC: UInt8,
         first_order: int,
         templates: Templates,
-        filters: tuple[Filter, ...],
     ) -> Judged:
         parts = self.parts
         stored = [parts.codec.encode(face) for face in faces_NHWC]
@@ -157,18 +172,19 @@ class _Maker:
         sound &= finite_rows(measures, len(tries))
         out: Judged = []
         for n, sample in enumerate(samples_of(tries, conditions, emb, measures, sound, templates)):
-            verdicts, outcome = judge(sample, filters, sound=bool(sound[n]))
-            keep = None if outcome is Outcome.REFUSED else stored[n]
-            accepted = outcome is Outcome.ACCEPTED
-            out.append((Candidate(sample, first_order + n, verdicts, accepted, False, keep), outcome))
+            alone = self._bench.alone(sample) if sound[n] else {}
+            out.append(_Measured(sample, first_order + n, alone, bool(sound[n]), stored[n]))
         return out
 
     def _settle(self, window: Window, judged: Judged) -> Iterator[Candidate]:
-        for candidate, outcome in judged:
-            sample = candidate.sample
+        for measured in judged:
+            sample, verdicts, outcome = self._bench.settle(measured.sample, measured.alone, sound=measured.sound)
             window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
+            keep = None if outcome is Outcome.REFUSED else measured.stored
+            candidate = Candidate(sample, measured.order, verdicts, outcome is Outcome.ACCEPTED, False, keep)
             self._held.setdefault(sample.identity, []).append(candidate)
         for closed in window.closed():
+            self._bench.forget(closed.identity)
             for candidate in self._held.pop(closed.identity):
                 sample = candidate.sample
                 if Try(sample.identity, sample.slot, sample.attempt) in closed.off_target:

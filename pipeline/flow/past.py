@@ -18,10 +18,10 @@ import numpy.typing as npt
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import IndexRow, Manifest, Receipt
 from pipeline.domain.records import Cell, Float32, Member, unit_rows
-from pipeline.domain.unit import Stage
+from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import enrolled_paths, enrolled_receipt_name
 from pipeline.flow.parts import Parts
-from pipeline.flow.versions import published_rows
+from pipeline.flow.versions import published_rows, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +175,21 @@ def published_templates(parts: Parts, past: Past) -> tuple[list[int], Float32]:
         part = ordinals[start : start + 4096]
         blocks.append(unit_rows(embedding_sums(parts, rows_of(past, part), part), "templates of published identities"))
     return ordinals, np.concatenate(blocks)
+
+
+def published_siblings(parts: Parts, unit: Unit) -> dict[int, Float32]:
+    """Return the embeddings of the published images of a unit's identities, (K, E) each, by ordinal, in key order."""
+    manifest = read_manifest(parts.store, unit.siblings_of)
+    mine = set(unit.ordinals)
+    rows = sorted(
+        (r for r in published_rows(parts.segments, parts.store, manifest) if r.identity in mine), key=attrgetter("key")
+    )
+    embeddings: dict[str, Float32] = {}
+    for segment in sorted({r.segment for r in rows}):
+        columns = parts.segments.read_columns(parts.store, segment, ["key", "embedding"])
+        wanted = {r.key for r in rows if r.segment == segment}
+        embeddings |= {k: columns["embedding"][n] for n, k in enumerate(columns["key"]) if k in wanted}
+    out: dict[int, list[Float32]] = defaultdict(list)
+    for row in rows:
+        out[row.identity].append(embeddings[row.key])
+    return {ordinal: np.stack(found) for ordinal, found in out.items()}

@@ -68,14 +68,24 @@ class Standing:
 
 
 def plan_make_round(
-    recipe: Recipe, generation: int, round_number: int, first_unit: int, ordinals: Sequence[int], slots: tuple[int, int]
+    recipe: Recipe,
+    generation: int,
+    round_number: int,
+    first_unit: int,
+    ordinals: Sequence[int],
+    slots: tuple[int, int],
+    siblings_of: str = "",
 ) -> list[Unit]:
-    """Return the make units of a round: ranges of its ordinals, all slots of an identity in one unit."""
+    """Return the make units of a round: ranges of its ordinals, all slots of an identity in one unit.
+
+    `siblings_of` is the version that holds earlier images of the identities.
+    """
     size = recipe.unit.identities
     return [
         Unit(
             Stage.MAKE, generation, first_unit + n, round_number,
             ordinals=tuple(ordinals[start : start + size]), slots=slots,
+            siblings_of=siblings_of,
         )
         for n, start in enumerate(range(0, len(ordinals), size))
     ]  # fmt: skip

@@ -29,7 +29,7 @@ def main() -> None:
     parts = wiring.build_parts(wiring.load_recipe("demo"), MemoryStore(), None, "bench")
     batch = parts.generator_batch
     keys = [Key(1, Stream.SAMPLE_NOISE, i) for i in range(batch)]
-    vectors = np.stack([parts.sampler.draw(Cell(()), k.generator()) for k in keys])
+    vectors = np.stack([parts.sampler.draw(0, Cell(()), k.generator()) for k in keys])
     conditions = [{"yaw_deg": 0.0}] * batch
     faces = generate_fixed(parts, vectors, conditions, keys)
     stored = [parts.codec.encode(f) for f in faces]

@@ -99,7 +99,7 @@ class ExporterContract:
     @pytest.fixture
     def exporter(self) -> Exporter:
         """Return the exporter under test, as a recipe would build it."""
-        options, part = (wiring._load(entry) for entry in COMPONENTS["exports"][self.kind])
+        options, part = (wiring.load(entry) for entry in COMPONENTS["exports"][self.kind])
         built: Exporter = part(options(use=self.kind, **self.options))
         return built
 
@@ -278,7 +278,7 @@ class ExporterContract:
 
     def test_options_are_frozen_and_checked(self) -> None:
         """Unknown options are refused, and options cannot change once a recipe is read."""
-        model = wiring._load(COMPONENTS["exports"][self.kind][0])
+        model = wiring.load(COMPONENTS["exports"][self.kind][0])
         with pytest.raises(ValidationError, match="extra_forbidden"):
             model(use=self.kind, shards=3)
         with pytest.raises(ValidationError, match="frozen"):

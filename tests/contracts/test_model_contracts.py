@@ -29,7 +29,7 @@ def parts(request: pytest.FixtureRequest) -> Parts:
 def inputs(parts: Parts, count: int = BATCH) -> tuple[Any, Any, Any]:
     """Return vectors, conditions and noise of some identities."""
     keys = [Key(3, Stream.SAMPLE_NOISE, i) for i in range(count)]
-    vectors = np.stack([parts.sampler.draw(Cell(()), k.generator()) for k in keys])
+    vectors = np.stack([parts.sampler.draw(0, Cell(()), k.generator()) for k in keys])
     conditions = [{"yaw_deg": 4.0 * i - 14} for i in range(count)]
     noise = np.stack([k.generator().standard_normal(parts.generator.noise_shape, dtype=np.float32) for k in keys])
     return vectors, conditions, noise
@@ -196,7 +196,7 @@ class TestSampler:
         cells = [Cell(()), *parts.targets.cells]
         for cell in cells:
             first, again, other = (
-                parts.sampler.draw(cell, Key(1, Stream.CANDIDATE_VECTOR, n).generator()) for n in (4, 4, 5)
+                parts.sampler.draw(n, cell, Key(1, Stream.CANDIDATE_VECTOR, n).generator()) for n in (4, 4, 5)
             )
             np.testing.assert_array_equal(first, again)
             assert first.dtype == np.float32

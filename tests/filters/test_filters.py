@@ -21,7 +21,7 @@ from filters.range import Range
 from filters.sharpness import Sharpness
 from pipeline.domain.calibration import BlockMaxima, Calibration, PairCalibration
 from pipeline.domain.errors import CalibrationError, UserError
-from pipeline.domain.ports import Filter
+from pipeline.domain.ports import Filter, FilterContext
 from pipeline.domain.recipe import Node
 from pipeline.domain.records import Sample
 from pipeline.domain.space import Space
@@ -168,14 +168,16 @@ def test_own_template_takes_the_threshold_of_its_template_size(
     """An FMR becomes the cosine calibrated for one image against a template of that many images."""
     options = own_template.Options(use="own-template", fmr=fmr)
 
-    assert OwnTemplate.build(options, CALIBRATION, template_images, 500).threshold_cos == pytest.approx(expected)
+    assert OwnTemplate.build(options, FilterContext(CALIBRATION, template_images, 500)).threshold_cos == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize(("enrolled", "expected", "n"), [(20, 0.45, 100), (101, 0.55, 1000), (10**6, 0.55, 1000)])
 def test_nearest_other_takes_the_threshold_of_its_number_of_identities(enrolled: int, expected: float, n: int) -> None:
     """An FPIR becomes the cosine measured for at least that many identities, and says for how many."""
     options = nearest_other.Options(use="nearest-other", fpir=0.1)
-    built = NearestOther.build(options, CALIBRATION, 4, enrolled)
+    built = NearestOther.build(options, FilterContext(CALIBRATION, 4, enrolled))
 
     assert built.threshold_cos == pytest.approx(expected)
     assert built.calibrated_identities == n
@@ -184,8 +186,8 @@ def test_nearest_other_takes_the_threshold_of_its_number_of_identities(enrolled:
 def test_raw_cosines_are_taken_as_they_are() -> None:
     """A cosine needs no calibration."""
     empty = Calibration(CALIBRATION.space, "none", {}, {})
-    own = OwnTemplate.build(own_template.Options(use="own-template", cos=0.33), empty, 4, 10)
-    other = NearestOther.build(nearest_other.Options(use="nearest-other", cos=0.66), empty, 4, 10)
+    own = OwnTemplate.build(own_template.Options(use="own-template", cos=0.33), FilterContext(empty, 4, 10))
+    other = NearestOther.build(nearest_other.Options(use="nearest-other", cos=0.66), FilterContext(empty, 4, 10))
 
     assert own.threshold_cos == 0.33
     assert (other.threshold_cos, other.calibrated_identities) == (0.66, None)
@@ -194,9 +196,9 @@ def test_raw_cosines_are_taken_as_they_are() -> None:
 def test_rate_that_the_calibration_cannot_support_is_refused() -> None:
     """A rate beyond the data is an error when the filter is built, not a guess."""
     with pytest.raises(CalibrationError, match="fmr 1e-06 is outside"):
-        OwnTemplate.build(own_template.Options(use="own-template", fmr=1e-6), CALIBRATION, 4, 10)
+        OwnTemplate.build(own_template.Options(use="own-template", fmr=1e-6), FilterContext(CALIBRATION, 4, 10))
     with pytest.raises(CalibrationError, match=r"fpir 0\.001 is outside"):
-        NearestOther.build(nearest_other.Options(use="nearest-other", fpir=1e-3), CALIBRATION, 4, 10)
+        NearestOther.build(nearest_other.Options(use="nearest-other", fpir=1e-3), FilterContext(CALIBRATION, 4, 10))
 
 
 def test_filters_without_rates_are_built_from_their_options() -> None:
@@ -204,9 +206,9 @@ def test_filters_without_rates_are_built_from_their_options() -> None:
     asked = condition.Options(use="condition", condition="yaw_deg", measure="yaw_deg", tolerance=8)
     limits = bounds.Options(use="range", measure="exposure", min=0.2, max=0.8)
 
-    assert Sharpness.build(sharpness.Options(use="sharpness", min=0.3), CALIBRATION, 4, 10) == SHARP
-    assert Condition.build(asked, CALIBRATION, 4, 10) == YAW
-    assert Range.build(limits, CALIBRATION, 4, 10) == BOUND
+    assert Sharpness.build(sharpness.Options(use="sharpness", min=0.3), FilterContext(CALIBRATION, 4, 10)) == SHARP
+    assert Condition.build(asked, FilterContext(CALIBRATION, 4, 10)) == YAW
+    assert Range.build(limits, FilterContext(CALIBRATION, 4, 10)) == BOUND
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Later:
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     """Return what decodes the images of the sketch world."""
-    made: Codec = wiring._build("encoding", sketches().encoding)
+    made: Codec = wiring.build("encoding", sketches().encoding)
     return made
 
 

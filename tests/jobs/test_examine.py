@@ -236,7 +236,7 @@ def test_thousands_of_receipts_cost_as_many_requests_as_one(dataset: MemoryStore
 
 
 def _codec() -> Any:
-    return wiring._build("encoding", sketches().encoding)
+    return wiring.build("encoding", sketches().encoding)
 
 
 def test_a_run_that_has_just_begun_is_running() -> None:

@@ -1,0 +1,178 @@
+"""Names -> parts: a recipe is read, its components are found and assembled into the ports of one process.
+
+Building a part reads its card and nothing heavy; weights load in the process that first computes with them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs import recipe_check, recipe_file
+from jobs.components import COMPONENTS
+from pipeline.domain.errors import RecipeError
+from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
+
+if TYPE_CHECKING:
+    from pipeline.domain.ports import Store
+    from pipeline.flow.parts import Parts
+
+
+def load(entry: str) -> Any:
+    """Return what a `module:name` entry of the table of components stands for."""
+    module, name = entry.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def full_model() -> type[Recipe]:
+    """Return the recipe model with every component's options."""
+    catalogue: dict[str, list[type[Node]]] = {}
+    for slot, components in COMPONENTS.items():
+        catalogue[slot] = list(dict.fromkeys(load(options) for options, _ in components.values()))
+    catalogue["auditor"] = catalogue["judge"]
+    return recipe_model(catalogue)
+
+
+def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the validated recipe at a path or of a shipped name, with `a.b=value` overrides applied.
+
+    Raises:
+        RecipeError: one line: what was got, what is allowed.
+    """
+    path = recipe_file.find(reference)
+    raw = recipe_file.read(path)
+    for text in overrides:
+        recipe_file.override(raw, text)
+    recipe = parse_recipe(full_model(), raw, path.name)
+    check_parts(recipe, path.name)
+    return recipe
+
+
+def build(slot: str, node: Node, *extra: Any) -> Any:
+    """Return the part that a recipe's node names; `extra` is what parts of its slot are handed besides options."""
+    return load(COMPONENTS[slot][node.use][1])(node, *extra)
+
+
+def check_parts(recipe: Recipe, where: str) -> None:
+    """Refuse what the tree cannot see: licences, parts that do not fit each other, rates that are not calibrated."""
+    if recipe.use.commercial:
+        for card in component_cards(recipe).values():
+            if not card.commercial_use:
+                raise RecipeError(
+                    f"{where}: use.commercial is true, but {card.name} is licensed {card.licence}; "
+                    "choose another component, or set use.commercial: false"
+                )
+    if recipe.auditor.use == recipe.judge.use:
+        raise RecipeError(
+            f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "
+            "no filter uses"
+        )
+    judge = build("judge", recipe.judge)
+    readers = {"judge": judge, "auditor": build("judge", recipe.auditor)}
+    recipe_check.check_models(recipe, where, _bank(recipe), build("generator", recipe.generator), readers)
+    names = recipe_check.check_measures(where, [build("measures", node) for node in recipe.measures])
+    targets = targets_of(recipe)
+    recipe_check.check_thresholds(recipe, where, judge)
+    recipe_check.check_filters(recipe, where, _filters(recipe, judge), names, targets)
+
+
+def _filters(recipe: Recipe, judge: Any) -> list[Any]:
+    """Return, per filter of the recipe, what builds it from the number of enrolled identities."""
+    from filters.observing import Observing
+    from pipeline.domain.ports import FilterContext
+
+    def builder(node: Node) -> Any:
+        part = load(COMPONENTS["filters"][node.use][1])
+        observes = node.mode == "observe"  # type: ignore[attr-defined]
+
+        def build(enrolled: int) -> Any:
+            built = part.build(node, FilterContext(judge.calibration, recipe.enrol.probes, enrolled))
+            return Observing(built) if observes else built
+
+        return build
+
+    return [builder(node) for node in recipe.filters]
+
+
+def component_cards(recipe: Recipe) -> dict[str, Any]:
+    """Return the model card of every component, by role."""
+    cards = {
+        "bank": _bank(recipe).card,
+        "generator": build("generator", recipe.generator).card,
+        "judge": build("judge", recipe.judge).card,
+        "auditor": build("judge", recipe.auditor).card,
+    }
+    for node in recipe.measures:
+        cards[f"measure {node.use}"] = build("measures", node).card
+    return cards
+
+
+def _bank(recipe: Recipe) -> Any:
+    return build("identities.bank", recipe.identities.bank)
+
+
+def targets_of(recipe: Recipe) -> Any:
+    """Return the balance targets, with the values that the recipe's measures can estimate."""
+    from pipeline.domain import balance
+
+    known = {k: v for node in recipe.measures for k, v in build("measures", node).attributes.items()}
+    return balance.targets_of(recipe.balance.by, known, recipe.balance.shares, recipe.balance.marginal)
+
+
+def prints_of(recipe: Recipe) -> Any:
+    """Return fingerprint and plan digest, weights and epochs included."""
+    from pipeline.domain import fingerprint
+
+    components: dict[str, Any] = {
+        role: {"sha256": card.sha256, "epoch": card.epoch}
+        for role, card in component_cards(recipe).items()
+        if role != "auditor"
+    }
+    # parts without weights have no card; what can change is their code, which their epoch stands for
+    plain = [("filters", node) for node in recipe.filters]
+    plain += [("encoding", recipe.encoding), ("identities.sampler", recipe.identities.sampler)]
+    for slot, node in plain:
+        components[f"{slot} {node.use}"] = {"epoch": load(COMPONENTS[slot][node.use][1]).epoch}
+    return fingerprint.prints_of(recipe, components)
+
+
+def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str) -> Parts:
+    """Assemble the ports of a process. Light: models load when they first compute."""
+    from pipeline.adapters.machine import SystemClock, device_kind, holder
+    from pipeline.adapters.segments import Segments
+    from pipeline.flow.lease import guard_of
+    from pipeline.flow.parts import Parts
+
+    judge = build("judge", recipe.judge)
+
+    builders = _filters(recipe, judge)
+    who = holder(run)
+    return Parts(
+        recipe=recipe,
+        prints=prints_of(recipe),
+        targets=targets_of(recipe),
+        store=store,
+        segments=Segments(judge.space.dimensions),
+        codec=build("encoding", recipe.encoding),
+        sampler=build("identities.sampler", recipe.identities.sampler, _bank(recipe)),
+        generator=build("generator", recipe.generator),
+        judge=judge,
+        auditor=build("judge", recipe.auditor),
+        measurers=tuple(build("measures", node) for node in recipe.measures),
+        filters=lambda enrolled: tuple(build(enrolled) for build in builders),
+        generator_batch=recipe.generator.batch,  # type: ignore[attr-defined]
+        judge_batch=recipe.judge.batch,  # type: ignore[attr-defined]
+        auditor_batch=recipe.auditor.batch,  # type: ignore[attr-defined]
+        clock=SystemClock(),
+        guard=guard_of(store, lease_number) if lease_number is not None else lambda: None,
+        run_facts={
+            "run": run,
+            "host": who["host"],
+            "pid": who["pid"],
+            "lease": lease_number,
+            "device_kind": device_kind(),
+        },
+    )

@@ -1,0 +1,169 @@
+"""Runs: the lease is taken, workers and executor are assembled, and a session holds what a whole run needs."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobs.wiring.datasets import card_dict
+from jobs.wiring.parts import build, build_parts, component_cards, full_model
+from pipeline.domain.errors import OutputError, PlanMismatchError
+from pipeline.domain.recipe import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from pipeline.domain.ports import Executor, Observer, Store
+    from pipeline.execute.session import Session
+    from pipeline.execute.stop import Stop
+    from pipeline.flow.parts import Parts
+    from pipeline.flow.quarantine import Quarantine
+    from pipeline.flow.worker import UnitWorker
+
+
+def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str, fingerprint: str) -> UnitWorker:
+    """Build a worker in the process where it will run.
+
+    Raises:
+        PlanMismatchError: its models are not those of the driver.
+    """
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.stores import open_store
+    from pipeline.flow.worker import UnitWorker
+
+    single_thread()
+    recipe = parse_recipe(full_model(), recipe_raw, "worker")
+    parts = build_parts(recipe, open_store(uri), lease_number, run)
+    if parts.prints.fingerprint != fingerprint:
+        raise PlanMismatchError(
+            f"a worker on {parts.run_facts['host']} has fingerprint {parts.prints.fingerprint[:12]}, the driver "
+            f"{fingerprint[:12]}: its models differ; install the same facemint on every node"
+        )
+    return UnitWorker(parts)
+
+
+def open_session(recipe: Recipe, uri: str, observer: Observer, **options: Any) -> Session:
+    """Take the lease of the dataset at `uri` and assemble everything that a run needs.
+
+    Options are those of `session_on`.
+
+    Raises:
+        OutputError: the place cannot be used.
+        LeaseHeldError: another run holds it.
+    """
+    from pipeline.adapters.stores import open_store
+
+    return session_on(recipe, open_store(uri), observer, **options)
+
+
+def session_on(
+    recipe: Recipe,
+    store: Store,
+    observer: Observer,
+    *,
+    stop: Stop | None = None,
+    allow_short: bool = False,
+    deep: bool = False,
+    retry_quarantined: bool = False,
+) -> Session:
+    """Do as `open_session` does, on a store that is open already.
+
+    Args:
+        recipe: a checked recipe.
+        store: the dataset.
+        observer: is told what happens.
+        stop: through which the run can be asked to end.
+        allow_short: publish although places stayed open or units are quarantined.
+        deep: hash what stands instead of comparing sizes.
+        retry_quarantined: forget the deaths of quarantined units, so that they are tried again.
+    """
+    from jobs.documents import Writers, documents
+    from pipeline.adapters.card import dataset_card
+    from pipeline.adapters.contact_sheet import contact_sheet
+    from pipeline.adapters.croissant import croissant
+    from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
+    from pipeline.execute.session import Session
+    from pipeline.execute.stop import Stop
+    from pipeline.flow.heartbeat import Progress, Tee
+    from pipeline.flow.lease import acquire
+    from pipeline.flow.quarantine import Quarantine
+
+    if recipe.compute.executor == "ray" and store.uri.startswith("memory://"):
+        raise OutputError(f"{store.uri}: workers in other processes cannot see it; name a folder, or --executor inline")
+    single_thread()
+    run = uuid.uuid4().hex[:12]
+    lease = acquire(store, SystemClock(), holder(run), is_dead)
+    try:
+        parts = build_parts(recipe, store, lease.number, run)
+        asked = stop or Stop()
+        progress = Progress(SystemClock(), lease.holder)
+        quarantine = Quarantine(store, SystemClock())
+        if retry_quarantined:
+            quarantine.release()
+        return Session(
+            parts=parts,
+            executor=_executor(parts, lease.number, run, asked, quarantine),
+            observer=Tee(observer, progress),
+            progress=progress,
+            lease=lease,
+            models={role: card_dict(card) for role, card in component_cards(recipe).items()},
+            documents=functools.partial(documents, Writers(dataset_card, croissant, contact_sheet), store, parts),
+            exporters=tuple(
+                (build("exports", node), functools.partial(_export_store, store, node.use)) for node in recipe.exports
+            ),
+            stop=asked,
+            allow_short=allow_short,
+            retry_quarantined=retry_quarantined,
+            deep=deep,
+        )
+    except BaseException:
+        lease.release()
+        raise
+
+
+def plan_run(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
+    """Return what `facemint plan` shows: what a run of the recipe at `uri`, or in an empty place, would do."""
+    import dataclasses
+    import os
+
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.stores import MemoryStore, open_store
+    from pipeline.execute.plan import plan
+
+    single_thread()
+    store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
+    parts = build_parts(recipe, store, None, "plan")
+    wanted = workers or recipe.compute.workers or os.cpu_count() or 1
+    return {"recipe": recipe.name, "uri": uri, **dataclasses.asdict(plan(parts, wanted))}
+
+
+def inline_executor(parts: Parts, stop: Stop, quarantine: Quarantine | None = None) -> Executor:
+    """Return an executor that works in this process, over parts that are there."""
+    from pipeline.execute.inline import InlineExecutor
+    from pipeline.flow.quarantine import Quarantine
+    from pipeline.flow.worker import UnitWorker
+
+    mine = quarantine or Quarantine(parts.store, parts.clock)
+    return InlineExecutor(functools.partial(UnitWorker, parts), stop=stop, quarantine=mine)
+
+
+def _executor(parts: Parts, lease_number: int, run: str, stop: Stop, quarantine: Quarantine) -> Executor:
+    recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
+    if recipe.compute.executor == "inline":
+        return inline_executor(parts, stop, quarantine)
+    from pipeline.execute.on_ray import RayExecutor
+
+    return RayExecutor(
+        functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint),
+        workers=recipe.compute.workers,
+        address=recipe.compute.address,
+        unit_limit_s=recipe.compute.unit_limit_s,
+        quarantine=quarantine,
+        stop=stop,
+    )
+
+
+def _export_store(store: Store, kind: str, version: str) -> Store:
+    from pipeline.adapters.stores import PrefixedStore
+
+    return PrefixedStore(store, f"exports/{version}/{kind}")

@@ -1,0 +1,148 @@
+"""The promises of what keeps bytes: stores, segments, exports. `pipeline.domain.ports` names them with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.domain.manifest import FileEntry, IndexRow
+from pipeline.domain.records import Audited, Candidate, Identity, Member
+from pipeline.domain.space import Space
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stored:
+    """One file of a store, as a listing tells of it."""
+
+    path: str
+    bytes: int
+    modified_s: float
+    """Seconds since the epoch at which it was last written, by the store's clock."""
+
+
+class Store(Protocol):
+    """Named bytes below one root. Paths are relative, with `/`."""
+
+    uri: str
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether of several writers that create one path exactly one wins.
+
+        False where the place ignores conditional writes: then only the lease keeps two drivers apart.
+        """
+        ...
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create `path`; return True, or False where it exists already (whatever it holds)."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Create or replace `path` as a whole: readers see the old or the new bytes, never a mixture."""
+        ...
+
+    def put_file(self, path: str, source: Path) -> None:
+        """Create or replace `path` with the bytes of a local file, in bounded memory."""
+        ...
+
+    def get(self, path: str) -> bytes:
+        """Return the bytes; raises FileNotFoundError where absent."""
+        ...
+
+    def get_range(self, path: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`; FileNotFoundError where absent, StoreError where there are fewer."""
+        ...
+
+    def size(self, path: str) -> int | None:
+        """Return the number of bytes, or None where absent."""
+        ...
+
+    def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
+        """Return path -> bytes of many small files, fetched together; absent ones are left out."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Return every path that starts with `prefix`, sorted."""
+        ...
+
+    def entries(self, prefix: str) -> Sequence[Stored]:
+        """Return what `list` does, with sizes and times, in one listing."""
+        ...
+
+    def leftovers(self, before_s: float) -> Sequence[str]:
+        """Return names of what killed writers left before that time: temporary files, unfinished uploads."""
+        ...
+
+    def remove_leftovers(self, before_s: float) -> int:
+        """Remove them; return how many."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove `path`; no error where absent."""
+        ...
+
+
+class SegmentWriter(Protocol):
+    """Writes segments with repeatable bytes, and reads them."""
+
+    def write_images(self, store: Store, unit: str, rows: Iterable[Candidate]) -> tuple[FileEntry, ...]:
+        """Write `segments/<unit>.tar` (accepted) and `.parquet` (every candidate, in the order given)."""
+        ...
+
+    def write_probes(self, store: Store, unit: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
+        """Write `segments/<unit>.parquet` with one row per probed candidate identity."""
+        ...
+
+    def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Return a segment's columns: numbers as numpy arrays (N,), vectors as float32 (N, E), the rest as lists."""
+        ...
+
+    def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
+        """Write `audits/<unit>.parquet`: where a make unit's images lie, and the auditor's embeddings of them."""
+        ...
+
+    def read_audit(self, store: Store, unit: str) -> Audited:
+        """Return what `write_audit` wrote about a make unit."""
+        ...
+
+    def read_rows(self, store: Store, unit: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return a segment's parquet rows; vectors come as float32 arrays."""
+        ...
+
+    def locate(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
+        """Return key -> (offset, length) of the image bytes within `segments/<unit>.tar`."""
+        ...
+
+    def write_identities(self, store: Store, path: str, rows: Sequence[Identity], space: Space) -> FileEntry:
+        """Write enrolled identities in ordinal order."""
+        ...
+
+    def read_identities(self, store: Store, path: str) -> tuple[list[Identity], Space]:
+        """Return enrolled identities in ordinal order, and the space of their vectors."""
+        ...
+
+    def read_members(self, store: Store, path: str) -> list[Member]:
+        """Return enrolled identities in ordinal order without their vectors: little memory, little to fetch."""
+        ...
+
+    def write_index(self, store: Store, version: str, rows: Sequence[IndexRow]) -> FileEntry:
+        """Write `versions/<version>/index-<digest>.parquet`, sorted by label and key."""
+        ...
+
+    def read_index(self, store: Store, path: str) -> list[IndexRow]:
+        """Return an index's rows in their order."""
+        ...
+
+
+class Exporter(Protocol):
+    """Writes a published version in a form that trainers read."""
+
+    kind: str
+
+    def export(
+        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the export with its own digest list; return its summary."""
+        ...
