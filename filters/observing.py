@@ -30,6 +30,11 @@ class Observing:
         return self.inner.judges_siblings
 
     @property
+    def judges_cell(self) -> bool:
+        """Return what the inner filter says; most do not know the word."""
+        return getattr(self.inner, "judges_cell", False)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Return what the inner filter says."""
         return self.inner.reasons

@@ -11,6 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from jobs.arguments import JsonOption, OutOption, RecipeArgument, SetOption, UriArgument, print_json
+from jobs.verbs.bank import bank
+from jobs.verbs.calibrate import calibrate
+from jobs.verbs.measure import measure
+from jobs.verbs.refilter import refilter
 from pipeline.domain.errors import FacemintError, LeaseHeldError, UserError
 
 app = typer.Typer(
@@ -196,6 +200,12 @@ def export(
 
     facts = wiring.export_dataset(uri, to, out)
     print_json(facts) if json_ else show.print_export(facts, out)
+
+
+app.command()(calibrate)
+app.command()(refilter)
+app.command()(measure)
+app.add_typer(bank, name="bank")
 
 
 @app.command()

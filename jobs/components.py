@@ -10,13 +10,19 @@ from collections.abc import Mapping
 PHANTOM = "pipeline.adapters.phantom"
 SKETCH = "pipeline.adapters.sketch"
 EXPORTERS = "pipeline.adapters.exporters"
+TWINS = "pipeline.adapters.twins"
+MEASURES = "pipeline.adapters.measures"
+SAMPLERS = "pipeline.adapters.samplers"
 COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "identities.bank": {
         "phantom": (f"{PHANTOM}.bank:PhantomBankOptions", f"{PHANTOM}.bank:PhantomBank"),
         "sketch": (f"{SKETCH}:SketchBankOptions", f"{SKETCH}:SketchBank"),
+        "file": ("pipeline.adapters.banks:FileBankOptions", "pipeline.adapters.banks:FileBank"),
+        "space": ("pipeline.adapters.banks:SpaceBankOptions", "pipeline.adapters.banks:SpaceBank"),
     },
     "identities.sampler": {
-        "gaussian": ("pipeline.adapters.samplers:GaussianSamplerOptions", "pipeline.adapters.samplers:GaussianSampler")
+        name: (f"{SAMPLERS}.{name}:{name.title()}SamplerOptions", f"{SAMPLERS}.{name}:{name.title()}Sampler")
+        for name in ("gaussian", "pca", "sphere", "packed", "files")
     },
     "generator": {
         "phantom": (f"{PHANTOM}.generator:PhantomGeneratorOptions", f"{PHANTOM}.generator:PhantomGenerator"),
@@ -31,13 +37,22 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     }
     | {
         f"sketch-{role}": (f"{SKETCH}:SketchRecogniserOptions", f"{SKETCH}:SketchRecogniser")
-        for role in ("judge", "auditor")
+        for role in ("judge", "auditor", "screening", "conditioning")
     },
     "measures": {
         "sharpness": (
             "pipeline.adapters.measures.sharpness:SharpnessOptions",
             "pipeline.adapters.measures.sharpness:Sharpness",
         ),
+        **{
+            use: (f"{MEASURES}.{use.replace('-', '_')}:{part}Options", f"{MEASURES}.{use.replace('-', '_')}:{part}")
+            for use, part in {
+                "copy-hash": "CopyHash",
+                "lighting": "Lighting",
+                "natural-colour": "NaturalColour",
+                "skin-tone": "SkinTone",
+            }.items()
+        },
         "phantom-attributes": (
             f"{PHANTOM}.attributes:PhantomAttributesOptions",
             f"{PHANTOM}.attributes:PhantomAttributes",
@@ -50,6 +65,28 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "sharpness": ("filters.sharpness:Options", "filters.sharpness:Sharpness"),
         "condition": ("filters.condition:Options", "filters.condition:Condition"),
         "range": ("filters.range:Options", "filters.range:Range"),
+        "leakage": ("filters.leakage:Options", "filters.leakage:Leakage"),
+        "sibling-duplicate": ("filters.sibling_duplicate:Options", "filters.sibling_duplicate:SiblingDuplicate"),
+        "sibling-spread": ("filters.sibling_spread:Options", "filters.sibling_spread:SiblingSpread"),
+        "cell-agreement": ("filters.cell_agreement:Options", "filters.cell_agreement:CellAgreement"),
+        "exposure": ("filters.exposure:Options", "filters.exposure:Exposure"),
+        "dynamic-range": ("filters.dynamic_range:Options", "filters.dynamic_range:DynamicRange"),
+        "pose": ("filters.pose:Options", "filters.pose:Pose"),
+        "face-size": ("filters.face_size:Options", "filters.face_size:FaceSize"),
+        "quality-percentile": ("filters.quality_percentile:Options", "filters.quality_percentile:QualityPercentile"),
+        "apparent-minor": ("filters.apparent_minor:Options", "filters.apparent_minor:ApparentMinor"),
+    },
+    "twins": {
+        name: (f"{TWINS}.{module}:{part}Options", f"{TWINS}.{module}:{part}")
+        for name, module, part in (
+            ("face-mask", "covering", "FaceMask"),
+            ("sunglasses", "covering", "Sunglasses"),
+            ("occluder", "covering", "Occluder"),
+            ("low-resolution", "degrading", "LowResolution"),
+            ("compression", "degrading", "Compression"),
+            ("blur", "degrading", "Blur"),
+            ("darkness", "degrading", "Darkness"),
+        )
     },
     "encoding": {"jpeg": ("pipeline.adapters.codec:JpegOptions", "pipeline.adapters.codec:JpegCodec")},
     "exports": {

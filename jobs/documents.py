@@ -21,6 +21,7 @@ class Writers:
     card: Callable[[Mapping[str, Any]], str]
     croissant: Callable[[Mapping[str, Any], Sequence[FileEntry]], dict[str, bytes]]
     sheet: Callable[[Sequence[Any]], bytes]
+    funnel: Callable[[str, Mapping[str, Any]], bytes]
 
 
 def documents(
@@ -31,6 +32,7 @@ def documents(
     return {
         "README.md": writers.card(facts).encode(),
         "contact_sheet.png": writers.sheet(_sheet_rows(store, parts, rows)),
+        "funnel.svg": writers.funnel(manifest.name, manifest.figures["funnel"]),
         **writers.croissant(facts, manifest.files),
     }
 
@@ -50,7 +52,7 @@ def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "fingerprint": manifest.fingerprint,
         "counts": manifest.counts,
-        "figures": {**manifest.figures, "balance": balance["cells"], "balance_fields": balance["by"]},
+        "figures": {**manifest.figures, **_balance_facts(balance)},
         "models": manifest.models,
         "spaces": {role: space.to_dict() for role, space in spaces.items()},
         "calibrations": {role: _calibration_facts(r.calibration) for role, r in recognisers.items()},
@@ -58,6 +60,21 @@ def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
         "licence": _licence(manifest),
         "index": {"name": index.path.rpartition("/")[2], "bytes": index.bytes},
     }
+
+
+def _balance_facts(balance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the documents say of balance: cells, fields, and the figures of all cells together, by name."""
+    summary = dict(balance.get("summary", {}))
+    said: dict[str, Any] = {}
+    if summary:
+        empty = summary.pop("cells_empty")
+        said = {**summary, "cells_asked_and_empty": ", ".join(empty) or "none"}
+        for pair in balance["association"]:
+            said[f"cramers_v of {' and '.join(pair['between'])}"] = pair["cramers_v"]
+        for row in balance["labellers"]:
+            said[f"identities on whose {row['field']} {', '.join(row['labellers'])} agree"] = row["agree"]
+        said["identities in the largest balanced set"] = balance["largest_balanced"]["identities"]
+    return {"balance": balance["cells"], "balance_fields": balance["by"], "balance_summary": said}
 
 
 def _calibration_facts(calibration: Calibration) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 from pipeline.domain.errors import OutputError, StoreError
 from pipeline.domain.manifest import Counts, Manifest, Receipt, manifest_path
 from pipeline.domain.ports import Clock, Codec, Exporter, Observer, SegmentWriter, Store
+from pipeline.domain.twins import without_twins
 from pipeline.execute.generations import recipe_path
 from pipeline.flow.heartbeat import Standing, standing_lease, top_reasons
 from pipeline.flow.lease import Lease
@@ -246,4 +247,4 @@ def export(source: Store, segments: SegmentWriter, exporter: Exporter, target: S
         "seed": seed,
         "balance": manifest.figures["balance"]["by"],
     }
-    return exporter.export(source, rows, target, about)
+    return exporter.export(source, rows if exporter.twins else without_twins(rows), target, about)

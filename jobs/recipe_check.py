@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.domain.balance import Targets
+from pipeline.domain.balance import Targets, require_room
+from pipeline.domain.conditions import Distribution
+from pipeline.domain.cones import VECTOR_COS, names_for_generator, overlap_free_cos
 from pipeline.domain.errors import CalibrationError, RecipeError, UserError
-from pipeline.domain.ports import Bank, Filter, Generator, Measurer, Recogniser
+from pipeline.domain.labels import labellers, sourced
+from pipeline.domain.ports import Bank, Filter, Generator, IdentitySampler, Measurer, Recogniser
 from pipeline.domain.recipe import Recipe
 
 FilterBuilder = Callable[[int], Filter]
@@ -27,12 +31,15 @@ def check_models(recipe: Recipe, where: str, bank: Bank, generator: Generator, r
         generator: what turns them into images.
         readers: the recognisers by role, `judge` and `auditor`.
     """
-    for name in recipe.conditions:
+    for name in names_for_generator(recipe.conditions):
         if name not in generator.condition_names:
             raise RecipeError(
                 f"{where}: conditions.{name}: the {recipe.generator.use} generator does not obey it; "
                 f"it obeys {', '.join(generator.condition_names)}"
             )
+        able = generator.condition_ranges.get(name)
+        _check_range(f"{where}: conditions.{name}", recipe.conditions[name], able, recipe.generator.use)
+    check_cone(recipe, where)
     generator.space.require_same(bank.space, f"{where}: identities.bank")
     for role, reader in readers.items():
         if reader.space.weights_sha256 == generator.space.weights_sha256:
@@ -45,6 +52,89 @@ def check_models(recipe: Recipe, where: str, bank: Bank, generator: Generator, r
                 f"{where}: {role}.use: {reader.space.name!r} reads faces aligned to {reader.space.alignment!r}, the "
                 f"generator makes them aligned to {generator.space.alignment!r}; choose a recogniser of that alignment"
             )
+
+
+def _check_range(path: str, asked: Distribution, able: tuple[float, float] | None, generator: str) -> None:
+    """Refuse to ask a generator for what it was never made for: it would draw something, and nobody knows what."""
+    low, high = asked.bounds()
+    if able is not None and not (able[0] <= low and high <= able[1]):
+        raise RecipeError(
+            f"{path}: asks for {low:g} to {high:g}; the {generator} generator was made for {able[0]:g} to "
+            f"{able[1]:g}; ask within that, or choose another generator"
+        )
+
+
+def check_cone(recipe: Recipe, where: str) -> None:
+    """Refuse a `vector_cos` under which images of one identity could lie nearer to another's vector than to its own.
+
+    Vectors are separated by s = `enrol.vector_separation_cos`, so cones at cos(arccos(s) / 2) or nearer never meet.
+    """
+    target = recipe.conditions.get(VECTOR_COS)
+    if target is None:
+        return
+    low, high = target.bounds()
+    if high > 1.0:
+        raise RecipeError(f"{where}: conditions.{VECTOR_COS}: got up to {high:g}; a cosine is at most 1")
+    separation = recipe.enrol.vector_separation_cos
+    bound = overlap_free_cos(separation)
+    if not low >= bound:
+        needed = 2 * max(low, 0.0) ** 2 - 1
+        ways = f"ask for {bound:.4f} or more"
+        if low > 0 and needed > -1:
+            ways += f", or separate the vectors: enrol.vector_separation_cos {needed:.4f} or less"
+        raise RecipeError(
+            f"{where}: conditions.{VECTOR_COS}: got down to {low:g}, but vectors may be as near as "
+            f"enrol.vector_separation_cos {separation:g}, so below {bound:.4f} the cones of two identities can "
+            f"overlap; {ways}"
+        )
+
+
+def check_sampler(recipe: Recipe, where: str, sampler: IdentitySampler, generator: Generator) -> None:
+    """Refuse a sampler of another space than the generator's, and one that cannot propose enough candidates."""
+    generator.space.require_same(sampler.space, f"{where}: identities.sampler")
+    node = recipe.identities
+    if node.bank.use == "space" and getattr(sampler, "draws_from_population", False):
+        raise RecipeError(
+            f"{where}: identities.sampler.use: {node.sampler.use} draws from a population, and identities.bank: "
+            "{use: space} knows none; give a fitted bank (use: file), or the sampler sphere or files"
+        )
+    if sampler.candidates is not None and sampler.candidates < recipe.identities.count:
+        raise RecipeError(
+            f"{where}: identities.count: got {node.count}, but the {node.sampler.use} sampler has "
+            f"{sampler.candidates} candidates in all; ask for fewer, or give it more"
+        )
+
+
+def check_screening(recipe: Recipe, where: str, readers: Mapping[str, Recogniser]) -> None:
+    """Refuse a screening recogniser that is the judge, who screens anyway, or the auditor, who decides nothing."""
+    mine = readers.get("leakage.screening")
+    for role in ("judge", "auditor"):
+        if mine is not None and mine.space.weights_sha256 == readers[role].space.weights_sha256:
+            raise RecipeError(
+                f"{where}: leakage.screening.use: {mine.space.name!r} is the {role}; screening takes a recogniser "
+                "that is neither judge nor auditor, or leave it out, and the judge screens alone"
+            )
+    if recipe.leakage.copies is not None and not recipe.leakage.galleries:
+        raise RecipeError(f"{where}: leakage.copies: there is no gallery to copy; give leakage.galleries")
+
+
+def check_balance(recipe: Recipe, where: str, names: Iterable[str], targets: Targets) -> None:
+    """Refuse a count that leaves a share nobody, and agreement between labellers where there is one alone.
+
+    Args:
+        recipe: the recipe.
+        where: its name, for messages.
+        names: every measure that a sample will have.
+        targets: what balance asks for.
+    """
+    with_path(where, partial(require_room, targets, recipe.identities.count))
+    known = list(names)
+    if targets.agreement != "none" and all(len(labellers(known, field)) < 2 for field, _ in targets.fields):
+        fields = ", ".join(recipe.balance.by) or "nothing"
+        raise RecipeError(
+            f"{where}: balance.agreement: {targets.agreement!r} needs several labellers of what it balances ({fields})"
+            "; each has one; add a measure with a `labeller: name`, or leave agreement out"
+        )
 
 
 def check_thresholds(recipe: Recipe, where: str, judge: Recogniser) -> None:
@@ -63,8 +153,22 @@ def check_measures(where: str, measurers: Sequence[Measurer]) -> tuple[str, ...]
     names = [OWN, NEAREST, NEAREST_ORDINAL, *(n for m in measurers for n in m.names)]
     twice = _twice(names)
     if twice:
-        raise RecipeError(f"{where}: measures: {', '.join(twice)} given by two of them; keep one")
+        raise RecipeError(
+            f"{where}: measures: {', '.join(twice)} given by two of them; keep one, or give one a `labeller: name`, "
+            f"under which {twice[0]!r} becomes {sourced(twice[0], 'name')!r}"
+        )
     return tuple(names)
+
+
+def check_alignments(where: str, measurers: Sequence[Measurer], alignment: str) -> None:
+    """Refuse measures that look for cheeks and eyes elsewhere than the generator's crops have them."""
+    for number, measurer in enumerate(measurers):
+        theirs = getattr(measurer, "alignment", None)
+        if theirs not in (None, alignment):
+            raise RecipeError(
+                f"{where}: measures.{number}: {measurer.card.name} reads faces aligned to {theirs!r}, the generator "
+                f"makes them aligned to {alignment!r}; set measures.{number}.alignment: {alignment}"
+            )
 
 
 def check_filters(
@@ -86,7 +190,7 @@ def check_filters(
     count = recipe.identities.count
     # enrolment ends with more than it must, and how many is not known yet
     many = 2 * (count + math.ceil(count * recipe.enrol.reserve) + len(targets.cells))
-    sample = Sample(
+    alone = Sample(
         key="of this recipe",
         identity=0,
         slot=0,
@@ -104,10 +208,42 @@ def check_filters(
             raise RecipeError(f"{path}.condition: {asked!r} is asked of no image; conditions of this recipe: {have}")
         with_path(path, partial(build, many))
         fits: Filter = with_path(path, partial(build, count))
+        _check_filter(recipe, number, path, fits)
+        sample = replace(alone, measures={**alone.measures, **_asked_for(recipe, fits)})
         verdicts.append(with_path(path, partial(fits.judge, sample)))
     twice = _twice([v.filter for v in verdicts])
     if twice:
         raise RecipeError(f"{where}: filters: {', '.join(twice)} stands twice; a name says one verdict, so keep one")
+
+
+def _check_filter(recipe: Recipe, number: int, path: str, judge: Filter) -> None:
+    """Refuse a stop that can never come, and agreement with a cell, or a field of it, that nobody has."""
+    from pipeline.flow.judge import judges_cell
+
+    node: Any = recipe.filters[number]
+    if node.stop_above is not None and node.mode == "observe":
+        raise RecipeError(f"{path}.stop_above: with mode: observe nothing is refused; leave one of the two out")
+    if judges_cell(judge) and not recipe.balance.by:
+        raise RecipeError(
+            f"{path}: an identity's cell is what balance.by names, which is empty here; name fields there, or drop "
+            f"{node.use}"
+        )
+    field = getattr(node, "field", None)
+    if judges_cell(judge) and field is not None and field not in recipe.balance.by:
+        raise RecipeError(f"{path}.field: {field!r} is not balanced; balance.by: {', '.join(recipe.balance.by)}")
+
+
+def _asked_for(recipe: Recipe, judge: Filter) -> dict[str, float]:
+    """Return the numbers that a sample has because this filter asks for them."""
+    from pipeline.domain.records import Cell
+    from pipeline.flow.judge import judges_cell, own_cell
+    from pipeline.flow.siblings import SIBLING_MEASURES
+
+    out = dict.fromkeys(SIBLING_MEASURES, 0.0) if judge.judges_siblings else {}
+    if judges_cell(judge):
+        by = recipe.balance.by
+        out |= own_cell({f"{field}=": 0.0 for field in by}, by, Cell(("",) * len(by)))
+    return out
 
 
 def with_path(path: str, question: Callable[[], Any]) -> Any:

@@ -11,6 +11,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from jobs.live import View, counted, duration, observer, sentence
+from jobs.show_balance import print_balance
+from jobs.show_variation import print_variation
 
 if TYPE_CHECKING:
     from pipeline.execute.run import Published
@@ -34,8 +36,9 @@ def print_published(published: Published, uri: str, view: View) -> None:
     if published.resumed:
         console.print(f"{uri} is published already: version {manifest.version}; nothing was made anew.\n")
     console.print(_funnel(counts))
-    console.print(_balance(figures["balance"]))
+    print_balance(console, figures["balance"])
     console.print(_similarity(figures))
+    print_variation(console, figures.get("variation", ()))
     facts = view.progress.to_dict()
     if facts["counted"] == "make" and facts["making_s"]:
         total = facts["last_event_s"] - facts["started_s"]
@@ -79,21 +82,8 @@ def _funnel(counts: Mapping[str, Any]) -> Table:
             "    of these off target", str(make["off_target"]), _share(make["off_target"], make["candidates"])
         )
     table.add_row("  published", str(counts["images"]), _share(counts["images"], make["candidates"]))
-    return table
-
-
-def _balance(balance: Mapping[str, Any]) -> Table:
-    by = " x ".join(balance["by"]) or "nothing"
-    title = f"Balance over identities by {by} (as a model reads them; adjusted for its errors)"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("cell", "asked", "reached", "share", "95 % interval", "adjusted"):
-        table.add_column(name, justify="left" if name == "cell" else "right")
-    for row in balance["cells"]:
-        low, high = row["share_95"]
-        adjusted = "unknown" if row["adjusted_share"] is None else f"{100 * row['adjusted_share']:.1f} %"
-        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
-        share = f"{100 * row['share']:.1f} %"
-        table.add_row(row["cell"], str(row["asked"]), str(row["reached"]), share, interval, adjusted)
+    if counts.get("twins"):
+        table.add_row("    and made of these: hard-condition twins", str(counts["twins"]), "")
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +29,7 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     cells.add_section()
     cells.add_row("all", f"{before:,}", f"{new:,}", style="bold")
     console.print(cells)
+    console.print(_thresholds(facts["thresholds"]))
     costs = facts["costs"]
     enrol, enrol_done = facts["enrol_units"]
     make, make_done = facts["make_units"]
@@ -40,6 +41,7 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     lines = [
         ("Images", f"{images_new:,} new" + (f", beside {images_before:,} published" if images_before else "")),
         ("Units", f"enrol {enrol:,} ({enrol_done:,} committed), make {make:,} ({make_done:,} committed), first rounds"),
+        *_room(facts["room"]),
         ("Candidates", f"about {facts['candidates']:,} images are still to be made"),
         ("Size", f"about {decimal(facts['bytes'])}"),
         (
@@ -52,6 +54,31 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     for name, text in lines:
         console.print(f"{name:12s} {text}", highlight=False, soft_wrap=True)
     console.print("Nothing was written.")
+
+
+def _thresholds(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="Thresholds under the judge's calibration", title_justify="left", title_style="bold")
+    for name in ("threshold", "cosine", "FMR (comparison)"):
+        table.add_column(name, justify="right" if name == "cosine" else "left")
+    for row in rows:
+        table.add_row(row["where"], f"{row['cos']:.4f}", row["fmr"])
+    return table
+
+
+def _room(room: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return what is said of whether the vectors wanted fit; nothing where nothing is known."""
+    if room is None:
+        return []
+    wanted, rests = (
+        f"{room['wanted']:,} vectors below cosine {room['threshold_cos']:g}",
+        f"{room['sample']:,} drawn here",
+    )
+    if room["candidates"] is None:
+        fit = "do not fit, however many candidates are drawn: raise enrol.vector_separation_cos or ask for fewer"
+        return [("Room", f"{wanted} {fit} (told from {rests})")]
+    high = "no bound" if room["candidates_high"] is None else f"{room['candidates_high']:,}"
+    bounds = f"90 % interval {room['candidates_low']:,} to {high}"
+    return [("Room", f"{wanted} take about {room['candidates']:,} candidates ({bounds}; told from {rests})")]
 
 
 def _unit(facts: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs import recipe_check, recipe_file
@@ -17,6 +17,7 @@ from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Store
+    from pipeline.flow.leakage import Screen
     from pipeline.flow.parts import Parts
 
 
@@ -42,10 +43,13 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: one line: what was got, what is allowed.
     """
+    from jobs.wiring.calibration_files import resolve_calibrations
+
     path = recipe_file.find(reference)
     raw = recipe_file.read(path)
     for text in overrides:
         recipe_file.override(raw, text)
+    resolve_calibrations(raw, path.name)
     recipe = parse_recipe(full_model(), raw, path.name)
     check_parts(recipe, path.name)
     return recipe
@@ -53,11 +57,20 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def build(slot: str, node: Node, *extra: Any) -> Any:
     """Return the part that a recipe's node names; `extra` is what parts of its slot are handed besides options."""
-    return load(COMPONENTS[slot][node.use][1])(node, *extra)
+    part = load(COMPONENTS[slot][node.use][1])(node, *extra)
+    labeller = getattr(node, "labeller", None)
+    if labeller is None:
+        return part
+    from pipeline.adapters.measures.sourced import Sourced
+
+    return Sourced(part, labeller)
 
 
-def check_parts(recipe: Recipe, where: str) -> None:
-    """Refuse what the tree cannot see: licences, parts that do not fit each other, rates that are not calibrated."""
+def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
+    """Refuse what the tree cannot see: licences, parts that do not fit each other, rates that are not calibrated.
+
+    `added` are measures that a dataset has beside those of its recipe.
+    """
     if recipe.use.commercial:
         for card in component_cards(recipe).values():
             if not card.commercial_use:
@@ -71,15 +84,25 @@ def check_parts(recipe: Recipe, where: str) -> None:
             "no filter uses"
         )
     judge = build("judge", recipe.judge)
-    readers = {"judge": judge, "auditor": build("judge", recipe.auditor)}
-    recipe_check.check_models(recipe, where, _bank(recipe), build("generator", recipe.generator), readers)
-    names = recipe_check.check_measures(where, [build("measures", node) for node in recipe.measures])
+    readers = {"judge": judge, "auditor": build("judge", recipe.auditor)} | _screening(recipe)
+    bank, generator = _bank(recipe), build("generator", recipe.generator)
+    recipe_check.check_models(recipe, where, bank, generator, readers)
+    recipe_check.check_sampler(recipe, where, sampler_of(recipe, bank), generator)
+    screen = screen_of(recipe)
+    recipe_check.check_screening(recipe, where, readers)
+    measurers = [build("measures", node) for node in recipe.measures]
+    recipe_check.check_alignments(where, measurers, build("generator", recipe.generator).space.alignment)
+    names = recipe_check.check_measures(where, measurers)
+    names += (*(screen.measures if screen else ()), *(n for n in added if n not in names))
     targets = targets_of(recipe)
+    recipe_check.check_balance(recipe, where, names, targets)
     recipe_check.check_thresholds(recipe, where, judge)
-    recipe_check.check_filters(recipe, where, _filters(recipe, judge), names, targets)
+    # thresholds against galleries follow when these are prepared; here they only have to be asked for
+    limits = dict.fromkeys(screen.measures, 1.0) if screen else {}
+    recipe_check.check_filters(recipe, where, _filters(recipe, judge, lambda: limits), names, targets)
 
 
-def _filters(recipe: Recipe, judge: Any) -> list[Any]:
+def _filters(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:
     """Return, per filter of the recipe, what builds it from the number of enrolled identities."""
     from filters.observing import Observing
     from pipeline.domain.ports import FilterContext
@@ -89,7 +112,8 @@ def _filters(recipe: Recipe, judge: Any) -> list[Any]:
         observes = node.mode == "observe"  # type: ignore[attr-defined]
 
         def build(enrolled: int) -> Any:
-            built = part.build(node, FilterContext(judge.calibration, recipe.enrol.probes, enrolled))
+            limits = gallery_limits() if node.use == "leakage" else {}
+            built = part.build(node, FilterContext(judge.calibration, recipe.enrol.probes, enrolled, limits))
             return Observing(built) if observes else built
 
         return build
@@ -99,19 +123,56 @@ def _filters(recipe: Recipe, judge: Any) -> list[Any]:
 
 def component_cards(recipe: Recipe) -> dict[str, Any]:
     """Return the model card of every component, by role."""
+    bank = _bank(recipe)
+    sampler = sampler_of(recipe, bank)
     cards = {
-        "bank": _bank(recipe).card,
+        "bank": bank.card,
         "generator": build("generator", recipe.generator).card,
         "judge": build("judge", recipe.judge).card,
         "auditor": build("judge", recipe.auditor).card,
+        **{role: part.card for role, part in _screening(recipe).items()},
     }
+    if sampler.card != bank.card:
+        cards["sampler"] = sampler.card
     for node in recipe.measures:
-        cards[f"measure {node.use}"] = build("measures", node).card
+        labeller = getattr(node, "labeller", None)
+        cards[f"measure {node.use} as {labeller}" if labeller else f"measure {node.use}"] = build("measures", node).card
     return cards
+
+
+def _screening(recipe: Recipe) -> dict[str, Any]:
+    """Return the screening recogniser by its role; nothing where the recipe has none, or no gallery."""
+    node = recipe.leakage.screening
+    return {"leakage.screening": build("judge", node)} if node is not None and recipe.leakage.galleries else {}
+
+
+def screen_of(recipe: Recipe, store: Store | None = None, built: Mapping[str, Any] | None = None) -> Screen | None:
+    """Return what faces are screened against; None where the recipe names no gallery. `built` are parts by role."""
+    from pipeline.adapters.stores import MemoryStore
+    from pipeline.flow.leakage import Reader, Screen
+
+    if not recipe.leakage.galleries:
+        return None
+    readers = [
+        Reader(role, (built or {}).get(role) or build("judge", node), node.batch)  # type: ignore[attr-defined]
+        for role, node in (
+            ("judge", recipe.judge),
+            ("screening", recipe.leakage.screening),
+            ("auditor", recipe.auditor),
+        )
+        if node is not None
+    ]
+    sizes = (recipe.enrol.probes, recipe.identities.images_per_identity)
+    return Screen(store or MemoryStore("no galleries"), recipe.leakage, readers, sizes)
 
 
 def _bank(recipe: Recipe) -> Any:
     return build("identities.bank", recipe.identities.bank)
+
+
+def sampler_of(recipe: Recipe, bank: Any) -> Any:
+    """Return the recipe's sampler over a bank; one that packs starts from the run's seed."""
+    return build("identities.sampler", recipe.identities.sampler, bank, recipe.seed)
 
 
 def targets_of(recipe: Recipe) -> Any:
@@ -119,7 +180,10 @@ def targets_of(recipe: Recipe) -> Any:
     from pipeline.domain import balance
 
     known = {k: v for node in recipe.measures for k, v in build("measures", node).attributes.items()}
-    return balance.targets_of(recipe.balance.by, known, recipe.balance.shares, recipe.balance.marginal)
+    asked = recipe.balance
+    return balance.targets_of(
+        asked.by, known, asked.shares, asked.marginal, tolerance=asked.tolerance, agreement=asked.agreement
+    )
 
 
 def prints_of(recipe: Recipe) -> Any:
@@ -133,7 +197,12 @@ def prints_of(recipe: Recipe) -> Any:
     }
     # parts without weights have no card; what can change is their code, which their epoch stands for
     plain = [("filters", node) for node in recipe.filters]
+    plain += [("twins", node) for node in recipe.twins]
     plain += [("encoding", recipe.encoding), ("identities.sampler", recipe.identities.sampler)]
+    if recipe.leakage.galleries:
+        from pipeline.flow.leakage import EPOCH
+
+        components["leakage"] = {"epoch": EPOCH}
     for slot, node in plain:
         components[f"{slot} {node.use}"] = {"epoch": load(COMPONENTS[slot][node.use][1]).epoch}
     return fingerprint.prints_of(recipe, components)
@@ -148,7 +217,9 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
 
     judge = build("judge", recipe.judge)
 
-    builders = _filters(recipe, judge)
+    auditor = build("judge", recipe.auditor)
+    screen = screen_of(recipe, store, {"judge": judge, "auditor": auditor})
+    builders = _filters(recipe, judge, screen.filter_limits if screen else dict)
     who = holder(run)
     return Parts(
         recipe=recipe,
@@ -157,10 +228,11 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         store=store,
         segments=Segments(judge.space.dimensions),
         codec=build("encoding", recipe.encoding),
-        sampler=build("identities.sampler", recipe.identities.sampler, _bank(recipe)),
+        twins=tuple(build("twins", node, judge.space.alignment) for node in recipe.twins),
+        sampler=sampler_of(recipe, _bank(recipe)),
         generator=build("generator", recipe.generator),
         judge=judge,
-        auditor=build("judge", recipe.auditor),
+        auditor=auditor,
         measurers=tuple(build("measures", node) for node in recipe.measures),
         filters=lambda enrolled: tuple(build(enrolled) for build in builders),
         generator_batch=recipe.generator.batch,  # type: ignore[attr-defined]
@@ -175,4 +247,13 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
             "lease": lease_number,
             "device_kind": device_kind(),
         },
+        screen=screen,
+        product=fastest_product,
     )
+
+
+def fastest_product() -> Any:
+    """Return what compares many vectors with many on this machine; torch is imported only by those who compare."""
+    from pipeline.adapters import products
+
+    return products.fastest_product()

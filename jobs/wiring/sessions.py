@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.datasets import card_dict
+from jobs.wiring.galleries import gallery_sources, with_gallery_digests
 from jobs.wiring.parts import build, build_parts, component_cards, full_model
 from pipeline.domain.errors import OutputError, PlanMismatchError
 from pipeline.domain.recipe import Recipe, parse_recipe
@@ -79,6 +81,7 @@ def session_on(
     """
     from jobs.documents import Writers, documents
     from pipeline.adapters.card import dataset_card
+    from pipeline.adapters.charts import funnel_chart
     from pipeline.adapters.contact_sheet import contact_sheet
     from pipeline.adapters.croissant import croissant
     from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
@@ -91,6 +94,7 @@ def session_on(
     if recipe.compute.executor == "ray" and store.uri.startswith("memory://"):
         raise OutputError(f"{store.uri}: workers in other processes cannot see it; name a folder, or --executor inline")
     single_thread()
+    recipe = with_gallery_digests(recipe, store)
     run = uuid.uuid4().hex[:12]
     lease = acquire(store, SystemClock(), holder(run), is_dead)
     try:
@@ -100,14 +104,15 @@ def session_on(
         quarantine = Quarantine(store, SystemClock())
         if retry_quarantined:
             quarantine.release()
-        return Session(
+        writers = Writers(dataset_card, croissant, contact_sheet, funnel_chart)
+        session = Session(
             parts=parts,
             executor=_executor(parts, lease.number, run, asked, quarantine),
             observer=Tee(observer, progress),
             progress=progress,
             lease=lease,
             models={role: card_dict(card) for role, card in component_cards(recipe).items()},
-            documents=functools.partial(documents, Writers(dataset_card, croissant, contact_sheet), store, parts),
+            documents=functools.partial(documents, writers, store, parts),
             exporters=tuple(
                 (build("exports", node), functools.partial(_export_store, store, node.use)) for node in recipe.exports
             ),
@@ -115,26 +120,50 @@ def session_on(
             allow_short=allow_short,
             retry_quarantined=retry_quarantined,
             deep=deep,
+            galleries=gallery_sources(recipe),
         )
+        return dataclasses.replace(session, under=functools.partial(_under, session, run, quarantine))
     except BaseException:
         lease.release()
         raise
 
 
+def _under(session: Session, run: str, quarantine: Quarantine, raw: Mapping[str, Any]) -> Session:
+    """Return a session with parts and workers of an earlier generation's recipe; its executor is its own."""
+    recipe = parse_recipe(full_model(), raw, "an earlier generation")
+    parts = build_parts(recipe, session.parts.store, session.lease.number, run)
+    executor = _executor(parts, session.lease.number, run, session.stop, quarantine)
+    return dataclasses.replace(session, parts=parts, executor=executor)
+
+
 def plan_run(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
     """Return what `facemint plan` shows: what a run of the recipe at `uri`, or in an empty place, would do."""
-    import dataclasses
+    import math
     import os
 
     from pipeline.adapters.machine import single_thread
     from pipeline.adapters.stores import MemoryStore, open_store
     from pipeline.execute.plan import plan
+    from pipeline.flow.thresholds import threshold_rows
 
     single_thread()
     store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
+    if uri is not None:
+        recipe = with_gallery_digests(recipe, store)
     parts = build_parts(recipe, store, None, "plan")
+    if parts.screen is not None:
+        # galleries may not be prepared yet, and what a trial makes is thrown away: it is not screened
+        bare = recipe.model_copy(update={"filters": tuple(f for f in recipe.filters if f.use != "leakage")})
+        parts = dataclasses.replace(parts, filters=build_parts(bare, store, None, "plan").filters)
     wanted = workers or recipe.compute.workers or os.cpu_count() or 1
-    return {"recipe": recipe.name, "uri": uri, **dataclasses.asdict(plan(parts, wanted))}
+    enrolled = math.ceil(recipe.identities.count * (1 + recipe.enrol.reserve))
+    thresholds = threshold_rows(recipe, parts.judge.calibration, parts.filters(enrolled))
+    return {
+        "recipe": recipe.name,
+        "uri": uri,
+        **dataclasses.asdict(plan(parts, wanted)),
+        "thresholds": thresholds,
+    }
 
 
 def inline_executor(parts: Parts, stop: Stop, quarantine: Quarantine | None = None) -> Executor:

@@ -53,7 +53,11 @@ split, `train`. Every JPEG is marked as generated (IPTC digital source type `tra
 {{ counts.images | number }} of {{ counts.images_expected | number }} images.
 - Accepted although they missed the conditions asked of them, and marked `off_target`: \
 {{ counts.make.off_target | number }} images.
-
+{% if counts.twins is defined -%}
+- Hard-condition twins: {{ counts.twins | number }} more images, made of accepted ones by covering or degrading their
+  pixels. A twin has its parent's key with `-t01` and so on behind it, its label, and a row that says what was done
+  (`conditions`, names that begin with `twin:`). No other figure counts them.
+{% endif %}
 {% if balance -%}
 Shares are of identities. *Read* is what the attribute model estimates; *adjusted* is the share most consistent
 with it, given how often that model mistakes one cell for another; the interval is Wilson's. Cells are
@@ -65,9 +69,61 @@ named by perceived attributes{{ fields }}.
 | {{ row.cell | plain }} | {{ row.asked | number }} | {{ row.reached | number }} | {{ row.share | share }} \
 | {{ row.share_95[0] | share }} to {{ row.share_95[1] | share }} | {{ row.adjusted_share | share }} |
 {% endfor %}
+{% if balance_summary -%}
+Evenness over all cells: *effective cells* is the exponential of the shares' entropy, *parity* the smallest ratio of
+share to target over the largest, *Cramer's V* how far two fields hang together, from 0 to 1.
+
+| figure | value |
+|---|---:|
+{% for key, value in balance_summary.items() -%}
+| {{ key | plain }} | {{ value | plain if value is string else value | number }} |
+{% endfor %}
+{% endif -%}
 {%- else -%}
 No balance over perceived attributes was asked for.
 {% endif %}
+{% if variation -%}
+Variation, over images: *planned* is the share of the recipe's distribution, *asked* that of the images kept,
+*delivered* what a measure reads in them; the deficit is planned less delivered, in points.
+
+| condition | read by | bin | planned | asked | delivered | deficit | off target |
+|---|---|---|---:|---:|---:|---:|---:|
+{% for one in variation -%}
+{% for row in one.bins -%}
+| {{ one.condition | plain }} | {{ one.measure | plain }} | {{ row.bin | plain }} | {{ row.planned | share }} \
+| {{ row.asked | share }} | {{ row.delivered | share }} | {{ "%.1f" | format(row.deficit_points) }} \
+| {{ row.off_target | number }} |
+{% endfor %}
+{%- endfor %}
+| condition | images | mean distance | correlation | largest deficit of a bin | in the worst cell \
+| of an identity, median |
+|---|---:|---:|---:|---:|---|---:|
+{% for one in variation -%}
+| {{ one.condition | plain }} | {{ one.images | number }} | {{ one.mean_absolute_error | number }} \
+| {{ one.correlation | number }} | {{ one.largest_deficit_points | number }} | {{ one | worst_cell }} \
+| {{ one.identities.deficit_points_median | default(None) | number }} |
+{% endfor %}
+{% endif -%}
+{% if screened -%}
+Leakage: how near images and templates come to the nearest face (*samples*) and the nearest person (*centroids*) of
+{% for name, about in galleries.items() -%}
+{{ name | plain }} ({{ about.faces | number }} faces of {{ about.people | number }} people, digest \
+`{{ about.digest[:16] }}`, licence {{ about.licence | plain }}, lawful basis {{ about.lawful_basis | plain }}){{ \
+"; " if not loop.last }}
+{%- endfor %}. {{ "Nothing was refused: the recognisers observed" if observed else \
+"What judge or screening recogniser flagged was refused" }};
+the auditor only reports. *Control* is how near people come who are known not to be there.
+
+| recogniser | compared | least flagged cosine | from | strangers flagged | flagged | p99 | p99.9 | largest \
+| control p99 | p99.9 |
+|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|
+{% for role, what, row in screened -%}
+| {{ role | plain }} | {{ what | plain }} | {{ row.threshold.cos | number }} | {{ row.threshold.origin | plain }} \
+| {{ row.threshold.rate | share }} | {{ row.flagged | number }} of {{ row.n | number }} \
+| {{ row["p99"] | number }} | {{ row["p99.9"] | number }} | {{ row.max | number }} \
+| {{ row.control["p99"] | number }} | {{ row.control["p99.9"] | number }} |
+{% endfor %}
+{% endif -%}
 ## Collection process
 
 Nothing was collected. Identity vectors were drawn from a bank, kept apart by exact greedy separation, and enrolled on
@@ -169,7 +225,9 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
             counts: `identities`, `images`, both also `_expected`, `identities_new`, `make`, and any other numbers;
             figures: optional `balance`, a list of {cell, asked, reached, share, share_95: [low, high],
                 adjusted_share (or None)}, where the cell `all` alone means that none was asked for; optional
-                `balance_fields`, the cells' attribute fields; optional `thresholds`, filter -> fields; optional
+                `balance_fields`, the cells' attribute fields, and `balance_summary`, name -> figure; optional
+                `thresholds`, filter -> fields; optional
+                `variation`, what `pipeline.domain.variation.Tally.facts` gives per condition; optional
                 `leakage`; anything else, however nested, is listed;
             models: role -> {name, licence, sha256, commercial_use, source}; a model in the role `generator` whose
                 name holds `phantom` makes this a card of phantoms;
@@ -189,19 +247,23 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"plain": _plain, "number": _number, "share": _share, "flat": _flat}
-    environment.filters |= {"space": _space, "pairs": _pairs}
+    environment.filters |= {"space": _space, "pairs": _pairs, "worst_cell": _worst_cell}
     figures = dict(manifest_facts.get("figures", {}))
     balance = [row for row in figures.pop("balance", []) if row["cell"] != "all"]
     fields = ", ".join(_plain(f) for f in figures.pop("balance_fields", []))
+    summary = figures.pop("balance_summary", {})
     models = manifest_facts.get("models", {})
     leakage = figures.setdefault("leakage", "not measured")
     return environment.from_string(_TEMPLATE).render(
         manifest_facts,
         models=models,
         thresholds=figures.pop("thresholds", {}),
-        leakage=figures.pop("leakage") if isinstance(leakage, str) else "among the figures below",
+        leakage=_leakage_said(leakage, figures),
+        **_screened(leakage),
         shown=_lengths(manifest_facts["counts"]),
         balance=balance,
+        balance_summary=summary,
+        variation=figures.pop("variation", []),
         fields=f": {fields}" if fields else "",
         others=figures,
         sources=[_plain(s) for s in dict.fromkeys(str(card.get("source", "")) for card in models.values()) if s],
@@ -210,10 +272,35 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
     )
 
 
+def _leakage_said(leakage: Any, figures: dict[str, Any]) -> str:
+    """Return the sentence on leakage; what has a place of its own in the card is taken out of the figures."""
+    if isinstance(leakage, str):
+        return str(figures.pop("leakage"))
+    if "found" not in leakage:
+        return "among the figures below"
+    figures["leakage"] = {k: leakage[k] for k in ("copies",)}
+    return "screened, see the table below"
+
+
+def _screened(leakage: Any) -> dict[str, Any]:
+    """Return what the table of leakage shows; nothing where nothing was screened."""
+    if isinstance(leakage, str) or "found" not in leakage:
+        return {"screened": [], "galleries": {}, "observed": False}
+    rows = [
+        (role, what, {"control": {"p99": None, "p99.9": None}, **row})
+        for role, told in sorted(leakage["found"].items())
+        if isinstance(told["compared"], Mapping)
+        for what, row in sorted(told["compared"].items())
+    ]
+    people = {name: about for name, about in leakage["galleries"].items() if name != "control"}
+    return {"screened": rows, "galleries": people, "observed": leakage["mode"] == "observe"}
+
+
 def _front_matter(facts: Mapping[str, Any]) -> str:
     import yaml
 
     counts, index = facts["counts"], facts["index"]
+    rows = counts["images"] + counts.get("twins", 0)
     front = {
         "pretty_name": f"{facts['name']} {facts['version']}",
         # the hub's word where none was given
@@ -222,14 +309,14 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         "tags": ["face-recognition", "synthetic", "webdataset"],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
-        "size_categories": [_size_category(counts["images"])],
+        "size_categories": [_size_category(rows)],
         "configs": [
             {"config_name": "index", "default": True, "data_files": [{"split": "train", "path": index["name"]}]}
         ],
         "dataset_info": {
             "config_name": "index",
             "features": [{"name": name, "dtype": kind} for name, kind in _COLUMNS.items()],
-            "splits": [{"name": "train", "num_bytes": index["bytes"], "num_examples": counts["images"]}],
+            "splits": [{"name": "train", "num_bytes": index["bytes"], "num_examples": rows}],
         },
     }
     return str(yaml.safe_dump(front, sort_keys=False, allow_unicode=True))
@@ -271,6 +358,13 @@ def _lengths(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _space(space: Mapping[str, Any]) -> str:
     return _plain(f"{space['name']}: {space['dimensions']} numbers, {space['norm']}, aligned {space['alignment']}")
+
+
+def _worst_cell(variation: Mapping[str, Any]) -> str:
+    """Return the cell in which a bin is short by most, with by how much."""
+    read = [c for c in variation["cells"] if c["largest_deficit_points"] is not None]
+    worst = max(read, key=lambda c: float(c["largest_deficit_points"]), default=None)
+    return "" if worst is None else f"{_plain(worst['cell'])}: {worst['largest_deficit_points']:.1f}"
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:

@@ -7,18 +7,21 @@ nobody's idea of a face. Its noise is strong enough that filters refuse some ima
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pipeline.domain.calibration import Calibration, calibrate
+from pipeline.domain.calibrating import calibrate
+from pipeline.domain.calibration import Calibration
+from pipeline.domain.calibration_file import RecogniserNode
 from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import Codec, LabelledFace, ModelCard
+from pipeline.domain.recipe import MeasureNode, Node
 from pipeline.domain.records import Conditions, Float32, UInt8, unit_rows
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.space import Space
@@ -31,6 +34,10 @@ SHADES = ("light", "dark")
 SHAPES = ("round", "square")
 
 
+_LAST_WEIGHT = {"judge": 1.5, "auditor": 0.5, "screening": 1.0, "conditioning": 1.0}
+"""How a role weighs the last patch, where the first weighs 1."""
+
+
 class SketchGeneratorOptions(Node):
     """Patterns instead of faces: for tests and dry runs."""
 
@@ -40,14 +47,14 @@ class SketchGeneratorOptions(Node):
     batch: Annotated[int, Field(ge=1, le=1024)] = 8
 
 
-class SketchRecogniserOptions(Node):
-    """Reads patterns back; judge and auditor weigh the patches differently."""
+class SketchRecogniserOptions(RecogniserNode):
+    """Reads patterns back; judge, auditor and screening weigh the patches differently."""
 
-    use: Literal["sketch-judge", "sketch-auditor"]
+    use: Literal["sketch-judge", "sketch-auditor", "sketch-screening", "sketch-conditioning"]
     batch: Annotated[int, Field(ge=1, le=1024)] = 8
 
 
-class SketchMeasuresOptions(Node):
+class SketchMeasuresOptions(MeasureNode):
     """Yaw, and two attributes spelt by the first two patches."""
 
     use: Literal["sketch"]
@@ -57,6 +64,8 @@ class SketchBankOptions(Node):
     """A made-up population of patterns."""
 
     use: Literal["sketch"]
+    rare: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Natural share of square, dark patterns; the bank then knows everyone alone, so that nothing steers to a cell."""
 
 
 def _card(name: str) -> ModelCard:
@@ -71,14 +80,20 @@ class SketchBank:
     """Implements `ports.Bank`: unit Gaussians whose first two coordinates say the cell."""
 
     def __init__(self, options: SketchBankOptions | None = None) -> None:
-        """Take the name; there is nothing to load."""
+        """Take how rare a cell is; there is nothing to load."""
+        self._rare = options.rare if options else None
         self.card = _card("bank")
         self.space = _space("conditioning")
 
     @property
     def gaussians(self) -> Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-        """Return the Gaussian of everyone and those of the four cells."""
+        """Return the Gaussian of everyone and those of the four cells, or that of everyone alone where one is rare."""
         factor = np.eye(DIMENSIONS)
+        if self._rare is not None:
+            # both first coordinates are above 0, which spells square and dark, with this probability
+            mean = np.zeros(DIMENSIONS)
+            mean[:2] = NormalDist().inv_cdf(self._rare**0.5)
+            return {"all": (mean, factor)}
         out = {"all": (np.zeros(DIMENSIONS), factor)}
         for i, shape in enumerate(SHAPES):
             for j, shade in enumerate(SHADES):
@@ -93,6 +108,7 @@ class SketchGenerator:
 
     noise_shape = (1, SIDE, SIDE)
     condition_names = ("yaw_deg",)
+    condition_ranges: Mapping[str, tuple[float, float]] = {"yaw_deg": (-90.0, 90.0)}
     image_px = SIDE
 
     def __init__(self, options: SketchGeneratorOptions) -> None:
@@ -123,7 +139,8 @@ class SketchRecogniser:
         self._role = options.use.removeprefix("sketch-")
         self.card = _card(self._role)
         self.space = _space(self._role)
-        self._weights = np.linspace(1.0, 1.5 if self._role == "judge" else 0.5, DIMENSIONS)
+        self._measured = options.calibration.calibration(self.space) if options.calibration else None
+        self._weights = np.linspace(1.0, _LAST_WEIGHT[self._role], DIMENSIONS)
 
     def embed(self, faces_NHWC: UInt8) -> Float32:
         """Return emb_NE, float32 unit rows, shape (N, 16)."""
@@ -132,8 +149,8 @@ class SketchRecogniser:
 
     @property
     def calibration(self) -> Calibration:
-        """Return a calibration on 150 made-up identities of six images each."""
-        return _calibration(self._role)
+        """Return the calibration of the options' file, or else one on 150 made-up identities of six images each."""
+        return self._measured or _calibration(self._role)
 
 
 @cache
@@ -181,3 +198,27 @@ class SketchMeasures:
             "shade=light": 1 - dark,
             "shade=dark": dark,
         }
+
+
+class SketchFaces:
+    """Implements `ports.LabelledFaces` over made-up people: what sketch recognisers are calibrated with in tests."""
+
+    space: Space | None = None
+
+    def __init__(self, codec: Codec, *, identities: int, images: int, seed: int, first: int = 0) -> None:
+        """Take what to draw; arguments as those of rendered phantoms."""
+        self.name = f"sketch://faces?first={first}&identities={identities}&images={images}&seed={seed}"
+        self._codec, self._images, self._seed = codec, images, seed
+        self._numbers = range(first, first + identities)
+        self._generator = SketchGenerator(SketchGeneratorOptions(use="sketch"))
+
+    def __iter__(self) -> Iterator[LabelledFace]:
+        """Yield identity by identity; labels are numbers such as `s000012`."""
+        for number in self._numbers:
+            rng = Key(self._seed, Stream.CALIBRATION, number).generator()
+            vector = unit_rows(rng.standard_normal((1, DIMENSIONS)), "sketch")
+            noise = rng.standard_normal((self._images, *SketchGenerator.noise_shape), dtype=np.float32)
+            faces = self._generator.generate(vector.repeat(self._images, axis=0), [{}] * self._images, noise)
+            for image, face in enumerate(faces):
+                stored = self._codec.decode(self._codec.encode(face))
+                yield LabelledFace(label=f"s{number:06d}", name=f"s{number:06d}/{image:04d}", face_HWC=stored)

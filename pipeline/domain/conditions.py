@@ -9,8 +9,9 @@ Direction numbers: Joe and Kuo 2008, "Constructing Sobol sequences with better t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Annotated, Literal
 
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.domain.rng import Key, Stream
 
+Share = Annotated[float, Field(ge=0)]
+
 
 class Distribution(BaseModel):
     """A distribution of one condition, by its quantile function."""
@@ -26,7 +29,14 @@ class Distribution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def quantile(self, u: float) -> float:
-        """Return the value below which a share u in (0, 1) of the target lies."""
+        """Return the value below which a share u in (0, 1) of the target lies.
+
+        A mixture returns another arrangement of the same law: its parts one after the other.
+        """
+        raise NotImplementedError
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest value that it can ask for."""
         raise NotImplementedError
 
 
@@ -39,6 +49,10 @@ class Constant(Distribution):
     def quantile(self, u: float) -> float:
         """Return the value whatever u."""
         return self.value
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the value twice."""
+        return self.value, self.value
 
 
 class Uniform(Distribution):
@@ -57,6 +71,10 @@ class Uniform(Distribution):
     def quantile(self, u: float) -> float:
         """Return the point a share u of the way from low to high."""
         return self.low + u * (self.high - self.low)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return low and high."""
+        return self.low, self.high
 
 
 class Normal(Distribution):
@@ -83,21 +101,24 @@ class Normal(Distribution):
         p = min(max(low + u * (high - low), 1e-12), 1 - 1e-12)
         return min(max(normal.inv_cdf(p), self.low), self.high)
 
+    def bounds(self) -> tuple[float, float]:
+        """Return where it is cut."""
+        return self.low, self.high
+
 
 class Choice(Distribution):
     """One of `values`, in the given shares (equal by default)."""
 
     use: Literal["choice"]
     values: Annotated[tuple[float, ...], Field(min_length=1)]
-    shares: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    shares: tuple[Share, ...] | None = None
 
     @model_validator(mode="after")
     def _matching(self) -> Choice:
         if self.shares is not None:
             if len(self.shares) != len(self.values):
                 raise ValueError(f"{len(self.shares)} shares for {len(self.values)} values")
-            if abs(sum(self.shares) - 1) > 1e-6:
-                raise ValueError(f"shares add up to {sum(self.shares):g}; they must add up to 1")
+            _require_whole(self.shares)
         return self
 
     def quantile(self, u: float) -> float:
@@ -106,8 +127,117 @@ class Choice(Distribution):
         position = int(np.searchsorted(np.cumsum(shares), u, side="right"))
         return self.values[min(position, len(self.values) - 1)]
 
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest value that has a share."""
+        shares = self.shares or (1.0,) * len(self.values)
+        held = [value for value, share in zip(self.values, shares, strict=True) if share > 0]
+        return min(held), max(held)
 
-AnyDistribution = Annotated[Constant | Uniform | Normal | Choice, Field(discriminator="use")]
+
+class Histogram(Distribution):
+    """Bins between rising `edges`, each in its share and even within: how a pose plan is usually written down."""
+
+    use: Literal["histogram"]
+    edges: Annotated[tuple[float, ...], Field(min_length=2)]
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _matching(self) -> Histogram:
+        if len(self.shares) != len(self.edges) - 1:
+            raise ValueError(
+                f"{len(self.shares)} shares for {len(self.edges) - 1} bins between {len(self.edges)} edges"
+            )
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError(f"edges {', '.join(f'{e:g}' for e in self.edges)} must rise")
+        _require_whole(self.shares)
+        return self
+
+    def quantile(self, u: float) -> float:
+        """Return the point of the cumulative histogram at height u."""
+        tops = np.cumsum(self.shares)
+        # an empty bin has no height, so nothing falls into it
+        n = min(int(np.searchsorted(tops, u * tops[-1], side="right")), int(np.flatnonzero(self.shares)[-1]))
+        within = (u * tops[-1] - (tops[n] - self.shares[n])) / self.shares[n]
+        return self.edges[n] + min(max(float(within), 0.0), 1.0) * (self.edges[n + 1] - self.edges[n])
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the outer edges of the bins that hold a share."""
+        held = np.flatnonzero(self.shares)
+        return self.edges[int(held[0])], self.edges[int(held[-1]) + 1]
+
+
+class Empirical(Distribution):
+    """What was measured elsewhere, as evenly spaced quantiles from minimum to maximum; straight lines between."""
+
+    use: Literal["empirical"]
+    quantiles: Annotated[tuple[float, ...], Field(min_length=2, max_length=1001)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Empirical:
+        for low, high in pairwise(self.quantiles):
+            if low > high:
+                raise ValueError(f"quantile {high:g} comes after {low:g}; quantiles never fall")
+        return self
+
+    def quantile(self, u: float) -> float:
+        """Return the point a share u of the way along the quantiles."""
+        place = u * (len(self.quantiles) - 1)
+        n = min(int(place), len(self.quantiles) - 2)
+        return self.quantiles[n] + (place - n) * (self.quantiles[n + 1] - self.quantiles[n])
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the minimum and the maximum."""
+        return self.quantiles[0], self.quantiles[-1]
+
+
+SimpleDistribution = Annotated[Constant | Uniform | Normal | Choice | Histogram | Empirical, Field(discriminator="use")]
+
+
+class MixturePart(BaseModel):
+    """One of a mixture's distributions, and the share of images that take it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    of: SimpleDistribution
+
+
+class Mixture(Distribution):
+    """Some images by one distribution, some by another: mostly frontal faces, and one in five turned far."""
+
+    use: Literal["mixture"]
+    parts: Annotated[tuple[MixturePart, ...], Field(min_length=1, max_length=32)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mixture:
+        _require_whole([part.share for part in self.parts])
+        return self
+
+    def quantile(self, u: float) -> float:
+        """Return the value of the part whose share of [0, 1] holds u, at the place that u has within it.
+
+        Each part is stratified in itself, and the parts among each other.
+        """
+        tops = np.cumsum([part.share for part in self.parts])
+        n = min(int(np.searchsorted(tops, u * tops[-1], side="right")), len(self.parts) - 1)
+        part = self.parts[n]
+        within = (u * tops[-1] - (tops[n] - part.share)) / part.share
+        return part.of.quantile(min(max(float(within), 1e-12), 1 - 1e-12))
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest value of any part."""
+        every = [part.of.bounds() for part in self.parts]
+        return min(low for low, _ in every), max(high for _, high in every)
+
+
+AnyDistribution = Annotated[
+    Constant | Uniform | Normal | Choice | Histogram | Empirical | Mixture, Field(discriminator="use")
+]
+
+
+def _require_whole(shares: Sequence[float]) -> None:
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"shares add up to {sum(shares):g}; they must add up to 1")
 
 
 # (degree, coefficients, initial direction numbers) of axes 2 and up; axis 1 is the van der Corput sequence

@@ -16,12 +16,18 @@ from pipeline.domain.recipe import Recipe
 
 NOT_FINGERPRINTED = (
     "kind", "name", "use", "auditor", "exports", "compute", "balance", "rounds",
-    "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds",
+    "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds", "enrol.budget",
+    "identities.bank.path", "identities.sampler.path",  # their digests are, as those of components
 )  # fmt: skip
 NO_BYTES = (".stop_above",)
 """Options of a filter that say when a run stops, and change nothing about a sample."""
+SCREENED_BY = ("source", "licence", "lawful_basis", "control", "keep_pairs")
+"""Of `leakage`: where galleries lie and what is kept. What they hold is fingerprinted, by digest."""
+NAMED_BY_DIGEST = (".calibration.file", ".calibration.content")
+"""Of a recogniser's calibration file: its digest, which is beside them, is fingerprinted instead."""
 PLANNED = (
     "identities.count", "identities.images_per_identity", "balance", "rounds", "enrol.reserve", "enrol.rounds",
+    "enrol.budget",
 )  # fmt: skip
 
 
@@ -44,6 +50,8 @@ def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
     """
     flat = _flatten(recipe.model_dump(mode="json"))
     fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED) and not k.endswith(NO_BYTES)}
+    fields = {k: v for k, v in fields.items() if _decides(k, screens=bool(recipe.leakage.galleries))}
+    fields = {k: v for k, v in fields.items() if not _names_calibration(k, v)}
     fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
     fingerprint = sha256_hex(canonical_json(fields))
     plan_fields = {k: v for k, v in flat.items() if _under(k, PLANNED)}
@@ -72,6 +80,22 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, list | tuple) and value:
         return {k: v for i, inner in enumerate(value) for k, v in _flatten(inner, f"{prefix}{i}.").items()}
     return {prefix.rstrip("."): value}
+
+
+def _decides(name: str, *, screens: bool) -> bool:
+    """Return whether a field of `leakage` decides anything; without a gallery only that there is none does."""
+    if name == "twins":
+        # this key alone stands for a recipe without twins, which is what recipes were before there were any
+        return False
+    if not name.startswith("leakage."):
+        return True
+    return name.rpartition(".")[2] not in SCREENED_BY if screens else name == "leakage.galleries"
+
+
+def _names_calibration(name: str, value: Any) -> bool:
+    """Return whether a field says where a calibration came from, or that a recogniser has the one it ships with."""
+    inside = any(part in name + "." for part in (f"{end}." for end in NAMED_BY_DIGEST))
+    return inside or (name.endswith(".calibration") and value is None)
 
 
 def _under(name: str, roots: tuple[str, ...]) -> bool:

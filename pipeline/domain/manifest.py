@@ -46,6 +46,8 @@ class Counts:
     """Accepted ones that missed their conditions."""
     reasons_any: Mapping[str, int] = field(default_factory=dict)
     """Refused candidates by every reason; one refused by two filters counts under both."""
+    twins: int = 0
+    """Hard-condition twins of accepted ones; they are no candidates."""
 
     def __post_init__(self) -> None:
         """Refuse counts that lose a candidate."""
@@ -83,11 +85,12 @@ class Counts:
             _sum(p.reasons for p in listed),
             sum(p.off_target for p in listed),
             _sum(p.reasons_any for p in listed),
+            sum(p.twins for p in listed),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {
+        """Return a JSON-ready mapping; twins stand in it where there are any."""
+        counts: dict[str, Any] = {
             "candidates": self.candidates,
             "accepted": self.accepted,
             "refused": self.refused,
@@ -95,6 +98,7 @@ class Counts:
             "reasons": dict(self.reasons),
             "reasons_any": dict(self.reasons_any),
         }
+        return {**counts, "twins": self.twins} if self.twins else counts
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

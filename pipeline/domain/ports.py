@@ -7,8 +7,8 @@ are float32 rows of unit length. A network sees batches of exactly its declared 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,8 @@ class Generator(Protocol):
     noise_shape: tuple[int, int, int]
     condition_names: tuple[str, ...]
     """Conditions that it obeys; others are refused when the recipe is checked."""
+    condition_ranges: Mapping[str, tuple[float, float]]
+    """Condition -> lowest and highest value that it can be asked for; one that is absent has no bounds."""
     image_px: int
 
     def generate(self, vectors_ND: Float32, conditions: Sequence[Conditions], noise_NCHW: Float32) -> UInt8:
@@ -126,11 +128,13 @@ class FilterContext:
         calibration: the judge's.
         template_images: how many images the templates pool that samples are compared with.
         enrolled: identities enrolled, for 1:N thresholds.
+        gallery_limits: measure -> value at which an image counts as a leak; empty where nothing is screened.
     """
 
     calibration: Calibration
     template_images: int
     enrolled: int
+    gallery_limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -192,6 +196,17 @@ class LabelledFaces(Protocol):
 
     def __iter__(self) -> Iterator[LabelledFace]:
         """Yield every face in an order that never changes, identity by identity or mixed."""
+        ...
+
+
+class Twin(Protocol):
+    """Makes a harder version of an accepted image: covered, dark, small. A pure function of pixels and draws."""
+
+    epoch: ClassVar[int]
+    """Raised by hand when its pixels change under equal options and draws."""
+
+    def apply(self, face_HWC: UInt8, parent: Sample, rng: np.random.Generator) -> tuple[UInt8, Measures]:
+        """Return pixels of the same square shape, and what was drawn or set, by name and unit: `px`, `angle_deg`."""
         ...
 
 
@@ -281,5 +296,6 @@ __all__ = [
     "SegmentWriter",
     "Store",
     "Stored",
+    "Twin",
     "Worker",
 ]

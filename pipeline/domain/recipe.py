@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pipeline.domain.conditions import MAX_CONDITIONS, AnyDistribution
 from pipeline.domain.errors import RecipeError
+from pipeline.domain.labels import LABELLER_PATTERN
 from pipeline.domain.rng import KEY_LIMIT
 
 
@@ -38,6 +39,27 @@ class FilterNode(Node):
     """`observe` writes the verdict down and refuses nothing: for trying a threshold out."""
     stop_above: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of candidates; where this filter refuses more, over the committed units in their order, the run stops."""
+
+
+class MeasureNode(Node):
+    """Base of every measure's options: what all measures share."""
+
+    labeller: Annotated[str, Field(pattern=LABELLER_PATTERN)] | None = None
+    """Whose answers these are, where another measure gives the same names: `shade=dark` becomes `shade@NAME=dark`."""
+
+
+class TwinNode(Node):
+    """Base of every hard-condition twin's options: what all twins share."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Of an identity's slots, stratified over them: whose image gets this twin."""
+
+
+class ExportNode(Node):
+    """Base of every export's options: what all exports share."""
+
+    twins: bool = True
+    """Whether hard-condition twins are exported along with the images that they were made of."""
 
 
 class Use(Section):
@@ -83,7 +105,18 @@ class Enrol(Section):
     reserve: Annotated[float, Field(ge=0, le=5)] = 0.2
     """Identities enrolled beyond the count, as a share of it, at least one per cell."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 8
+    budget: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Most candidates that are ever probed, over all generations, in whole units; without it rounds alone end it."""
     unit_candidates: Annotated[int, Field(ge=1, le=100_000)] = 24
+
+    @model_validator(mode="after")
+    def _budget_buys_a_unit(self) -> Enrol:
+        if self.budget is not None and self.budget < self.unit_candidates:
+            raise ValueError(
+                f"budget {self.budget} is less than one unit of unit_candidates {self.unit_candidates}; give more, or "
+                "smaller units"
+            )
+        return self
 
 
 class Balance(Section):
@@ -91,14 +124,78 @@ class Balance(Section):
 
     by: tuple[str, ...] = ()
     shares: dict[str, float] | None = None
+    """Cell, as `light/feminine` in the order of `by`, -> its share; cells that are not named get nobody."""
     marginal: dict[str, dict[str, float]] | None = None
+    """Field -> value -> share: every field's totals are met, the cells are free."""
+    tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """By how much a cell, or a marginal total, may miss its share of all where candidates are short; 0 is exact."""
+    agreement: Literal["none", "majority", "all"] = "none"
+    """How many of an attribute's labellers must read the value that an identity counts under."""
+
+
+class Gallery(Section):
+    """Faces of real people, or of any people, whom no identity of the dataset may be."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    source: Annotated[str, Field(min_length=1)]
+    """Labelled faces: a folder per identity, a dataset of ours, or embeddings in the judge's space."""
+    licence: str = ""
+    lawful_basis: str = ""
+    """On which ground these people's faces are processed, e.g. `consent` or `legitimate interest, assessment 12`."""
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of what it holds. A run fills it in; given, other faces than these are refused, and once they are prepared the
+    source is not read again."""
+
+    @model_validator(mode="after")
+    def _may_be_used(self) -> Gallery:
+        lacking = [k for k in ("licence", "lawful_basis") if len(getattr(self, k).strip()) < 2]
+        if lacking:
+            raise ValueError(
+                f"gallery {self.name!r} has no {' and no '.join(lacking)}; state under which licence and on which "
+                "lawful basis these faces are compared, or leave the gallery out"
+            )
+        return self
+
+
+class Copies(Section):
+    """Images that are copies of a gallery's, by perceptual hash."""
+
+    bits: Annotated[int, Field(ge=0, le=20)] = 6
+    """Hashes of 64 bits that differ in so many or fewer are those of one picture."""
 
 
 class Leakage(Section):
-    """Galleries of real people against whom identities are screened."""
+    """Galleries of people against whom identities and images are screened."""
 
-    galleries: Annotated[tuple[str, ...], Field(max_length=0)] = ()
-    """This version screens against none; phantoms are drawn from rendered people only."""
+    galleries: tuple[Gallery, ...] = ()
+    control: Annotated[str, Field(min_length=1)] | None = None
+    """Labelled faces known to be of nobody in the galleries; thresholds are quantiles of how near they come."""
+    control_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of what the control holds, as a gallery's."""
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
+    """Of the control's nearest cosines; lowered to what its size supports."""
+    fpir: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    """Without a control: share of strangers that may be flagged, by the calibration's 1:N figures."""
+    cos: Annotated[float, Field(gt=-1, le=1)] | None = None
+    """Without a control: one cosine for every comparison, in place of the calibration."""
+    screening: Node | None = None
+    """A second recogniser that screens: neither judge nor auditor, nor the one that conditions the generator."""
+    copies: Copies | None = None
+    keep_pairs: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Nearest pairs per recogniser that are kept for review under `private/`."""
+    mode: Literal["refuse", "observe"] = "refuse"
+    """`observe` measures and reports, and refuses no identity."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Leakage:
+        names = [g.name for g in self.galleries]
+        if twice := [n for n in names if names.count(n) > 1]:
+            raise ValueError(f"two galleries are called {twice[0]!r}; give each a name of its own")
+        if taken := [n for n in names if n in ("control", "limits")]:
+            raise ValueError(f"a gallery is called {taken[0]!r}, a name that is taken; choose another")
+        if self.control is not None and self.cos is not None:
+            raise ValueError("give `control` or `cos`: both say where the thresholds lie")
+        return self
 
 
 class UnitShape(Section):
@@ -145,6 +242,8 @@ class Recipe(Section):
     rounds: Annotated[int, Field(ge=1, le=100)] = 4
     """Rounds of making: each replaces the identities that could not fill by the next reserves."""
     conditions: Annotated[dict[str, AnyDistribution], Field(max_length=MAX_CONDITIONS)] = {}
+    twins: Annotated[tuple[Node, ...], Field(max_length=32)] = ()
+    """Harder versions of accepted images, made of their pixels; they count towards nothing that is promised."""
     leakage: Leakage = Leakage()
     unit: UnitShape = UnitShape()
     encoding: Node
@@ -164,10 +263,12 @@ def recipe_model(catalogue: Catalogue) -> type[Recipe]:
         sampler=(_one_of(catalogue["identities.sampler"]), ...),
         bank=(_one_of(catalogue["identities.bank"]), ...),
     )
-    fields: dict[str, Any] = {"identities": (identities, ...)}
+    screening = _one_of(catalogue["judge"])
+    leakage = create_model("Leakage", __base__=Leakage, screening=(screening | None, None))
+    fields: dict[str, Any] = {"identities": (identities, ...), "leakage": (leakage, leakage())}
     for slot in ("generator", "judge", "auditor", "encoding"):
         fields[slot] = (_one_of(catalogue[slot]), ...)
-    for slot in ("measures", "filters", "exports"):
+    for slot in ("measures", "filters", "twins", "exports"):
         fields[slot] = (tuple[_one_of(catalogue[slot]), ...], ())  # type: ignore[misc]
     return create_model("Recipe", __base__=Recipe, **fields)
 

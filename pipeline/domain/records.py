@@ -144,6 +144,16 @@ def minted_key(identity: int, slot: int, attempt: int) -> str:
     return f"i{identity:08d}-s{slot:04d}-a{attempt:02d}"
 
 
+def identity_of(key: str) -> int:
+    """Return the ordinal in a minted image's key."""
+    return int(key.split("-", maxsplit=1)[0].removeprefix("i"))
+
+
+def slot_of(key: str) -> int:
+    """Return the slot of a minted image's key."""
+    return int(key.split("-")[1].removeprefix("s"))
+
+
 def require_unit_rows(emb_NE: Float32, what: str) -> Float32:
     """Return `emb_NE` as C-contiguous float32 after checking that each row is finite and of unit length.
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.records import Audited, Candidate, Identity, Member
+from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
 
 
@@ -107,6 +108,14 @@ class SegmentWriter(Protocol):
         """Return what `write_audit` wrote about a make unit."""
         ...
 
+    def write_side_car(self, store: Store, path: str, car: SideCar) -> FileEntry:
+        """Write what was added about a unit's images, its segment unchanged."""
+        ...
+
+    def read_side_car(self, store: Store, path: str, unit: str) -> SideCar:
+        """Return what `write_side_car` wrote about a unit."""
+        ...
+
     def read_rows(self, store: Store, unit: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return a segment's parquet rows; vectors come as float32 arrays."""
         ...
@@ -140,6 +149,8 @@ class Exporter(Protocol):
     """Writes a published version in a form that trainers read."""
 
     kind: str
+    twins: bool
+    """Whether it is to be handed the hard-condition twins of the images too."""
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+_LEFT_OUT_IF_EMPTY = ("open_slots", "siblings_of", "of", "reader", "side_car")
+
 
 class Stage(StrEnum):
-    """The stages whose units leave a segment and a receipt."""
+    """The stages whose units leave a file and a receipt; of `measure` both lie beside the side-cars."""
 
     ENROL = "enrol"
     MAKE = "make"
     AUDIT = "audit"
+    MEASURE = "measure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,12 @@ class Unit:
         ordinals: the identities to make images of, rising (make).
         slots: the half-open range of slots each of them owes (make); one that begins above 0 adds images to
             identities that are published.
+        open_slots: per ordinal the slots that it owes, rising, where it does not owe all of `slots` (make).
         siblings_of: the version whose images of these identities are siblings of the new ones (make); empty where they
             have none.
         of: name of the unit that is re-read (audit).
-        reader: digest of the recogniser that reads its images (audit); another reader audits anew.
+        reader: digest of what reads its images (audit, measure); another reader audits anew.
+        side_car: name of the side-car that is written about it (measure).
     """
 
     stage: Stage
@@ -50,23 +55,38 @@ class Unit:
     proposals: tuple[Proposal, ...] = ()
     ordinals: tuple[int, ...] = ()
     slots: tuple[int, int] = (0, 0)
+    open_slots: tuple[tuple[int, ...], ...] = ()
     siblings_of: str = ""
     of: str = ""
     reader: str = ""
+    side_car: str = ""
+
+    def slots_of(self, ordinal: int) -> tuple[int, ...]:
+        """Return the slots that one of its identities owes, rising."""
+        return self.open_slots[self.ordinals.index(ordinal)] if self.open_slots else tuple(range(*self.slots))
+
+    @property
+    def adds(self) -> bool:
+        """Return whether its identities are published already, so that it adds images to them."""
+        return self.slots[0] > 0 or bool(self.open_slots)
 
     @property
     def name(self) -> str:
         """Return the name in files: `make-g0-000003`, and `audit-make-g0-000003` for what re-reads it."""
+        if self.side_car:
+            return f"{self.stage.value}-{self.of}-{self.side_car}"
         if self.of:
             return f"{self.stage.value}-{self.of}"
         return f"{self.stage.value}-g{self.generation}-{self.index:06d}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
-        raw = {k: v for k, v in asdict(self).items() if k not in ("siblings_of", "of", "reader") or v}
+        raw = {k: v for k, v in asdict(self).items() if k not in _LEFT_OUT_IF_EMPTY or v}
         raw["stage"] = self.stage.value
         raw["proposals"] = [[p.candidate, p.cell] for p in self.proposals]
         raw["ordinals"], raw["slots"] = list(self.ordinals), list(self.slots)
+        if self.open_slots:
+            raw["open_slots"] = [list(slots) for slots in self.open_slots]
         return raw
 
     @classmethod
@@ -80,7 +100,9 @@ class Unit:
             proposals=tuple(Proposal(candidate, cell) for candidate, cell in raw["proposals"]),
             ordinals=tuple(raw["ordinals"]),
             slots=(raw["slots"][0], raw["slots"][1]),
+            open_slots=tuple(tuple(slots) for slots in raw.get("open_slots", ())),
             siblings_of=raw.get("siblings_of", ""),
             of=raw.get("of", ""),
             reader=raw.get("reader", ""),
+            side_car=raw.get("side_car", ""),
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pipeline.domain.manifest import Counts, FileEntry, Receipt
 from pipeline.domain.records import Cell, Member
 from pipeline.domain.unit import Stage, Unit
-from pipeline.execute.session import Session, forget_unplanned, work
+from pipeline.execute.session import Session, forget_unplanned, separator, work
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Enrolment, Probed
 from pipeline.flow.commit import Books, commit, enrolled_path, enrolled_receipt_name
@@ -26,7 +26,8 @@ def enrol(session: Session, books: Books, generation: int, past: Past) -> tuple[
     if not books.has(name):
         state, numbered, planned = _rounds(session, books, generation, past)
         if not session.allow_short:
-            admission.require_sufficient(state, parts.recipe)
+            last = parts.sampler.candidates
+            admission.require_sufficient(state, parts.recipe, last if last is not None and numbered >= last else None)
         forget_unplanned(books, Stage.ENROL, generation, planned)
         receipt = _closed(session, generation, state, numbered)
         commit(parts, receipt)
@@ -98,7 +99,9 @@ def _rounds(session: Session, books: Books, generation: int, past: Past) -> tupl
 
 def _close(session: Session, probed: Probed, before: Before, too_near: int) -> Enrolment:
     parts = session.parts
-    return admission.close_enrolment(parts.recipe, parts.targets, parts.judge.calibration, probed, before, too_near)
+    return admission.close_enrolment(
+        parts.recipe, parts.targets, parts.judge.calibration, probed, before, too_near, apart=separator(session)
+    )
 
 
 def _closed(session: Session, generation: int, state: Enrolment, numbered: int) -> Receipt:

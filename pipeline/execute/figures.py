@@ -11,11 +11,15 @@ import numpy as np
 from pipeline.domain.manifest import Counts, IndexRow, Receipt
 from pipeline.domain.records import Cell, Float32
 from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.leaks import leakage_figures
 from pipeline.execute.session import Session
 from pipeline.flow import audit
+from pipeline.flow.balance_report import People, balance_figures, posteriors_of, templates_by_cell
 from pipeline.flow.enrol import separation_cos
 from pipeline.flow.past import Past
 from pipeline.flow.rounds import Standing
+from pipeline.flow.thresholds import filter_fmr, separation_fmr
+from pipeline.flow.variation import variation_figures
 
 MOST_IMAGES = 200_000
 """Similarity is measured over whole identities, evenly chosen, of at most so many images in all."""
@@ -65,24 +69,39 @@ def figures_of(
 ) -> dict[str, Any]:
     """Return balance, similarity, thresholds and what was not measured."""
     parts, recipe = session.parts, session.parts.recipe
-    labels, judge, auditor = _embeddings(session, rows)
+    compared, judge, auditor = _embeddings(session, rows)
+    labels = np.array([r.label for r in compared], np.int64)
     confusion = {k: v for m in parts.measurers for k, v in m.confusion.items()}
-    mine = [cells[o] for o in (*(past.labels or {}), *standing.filled)]
+    there = [*(past.labels or {}), *standing.filled]
+    people = People(
+        cells=[cells[o] for o in there],
+        enrolled=Counter(cells.values()),
+        failed=Counter(cells[o] for o in standing.failed),
+        filled=Counter(cells[o] for o in standing.filled),
+        posteriors=posteriors_of(parts, there) if recipe.balance.by else None,
+        templates=templates_by_cell(judge, labels.tolist(), [r.cell for r in compared]),
+    )
+    # under marginal targets the cells of a place may change while they are filled
+    reached = Counter(people.cells)
+    asked = {c: reached[c] + standing.open_cells.get(c, 0) for c in quota}
     calibration = parts.judge.calibration
     return {
         "identities_measured": len(np.unique(labels)),
         "judge": audit.similarity_figures(judge, labels, calibration),
         "auditor": audit.similarity_figures(auditor, labels, parts.auditor.calibration),
-        "balance": audit.balance_figures(mine, quota, parts.targets, confusion),
+        "balance": balance_figures(people, quota if parts.targets.fixed else asked, parts.targets, confusion),
         "thresholds": {
             f.name: {k: v for k, v in _fields(f).items() if isinstance(v, int | float | str)}
+            | filter_fmr(f, calibration, recipe.enrol.probes)
             for f in parts.filters(len(cells))
         },
         "separation_cos": {
             "enrolment": separation_cos(recipe, calibration, recipe.enrol.probes),
             "made": separation_cos(recipe, calibration, recipe.identities.images_per_identity),
         },
-        "leakage": "not screened: no gallery was given",
+        "separation_fmr": separation_fmr(recipe, calibration),
+        "variation": variation_figures(parts, rows),
+        "leakage": leakage_figures(session, compared, judge, auditor),
         "mixed_devices": recipe.compute.mixed_devices,
     }
 
@@ -95,24 +114,25 @@ def tally(words: Iterable[str]) -> dict[str, int]:
     return dict(sorted(out.items()))
 
 
-def _embeddings(session: Session, rows: Sequence[IndexRow]) -> tuple[np.ndarray, Float32, Float32]:
-    """Return labels, judge and auditor embeddings of the images of evenly chosen identities."""
+def _embeddings(session: Session, rows: Sequence[IndexRow]) -> tuple[list[IndexRow], Float32, Float32]:
+    """Return the rows of evenly chosen identities, and the judge and auditor embeddings of their images."""
     parts = session.parts
     step = max(1, -(-len(rows) // MOST_IMAGES))
-    by_segment: dict[str, dict[str, int]] = defaultdict(dict)
+    by_segment: dict[str, dict[str, IndexRow]] = defaultdict(dict)
     for row in rows:
         if row.label % step == 0:
-            by_segment[row.segment][row.key] = row.label
-    labels, judge, auditor = [], [], []
+            by_segment[row.segment][row.key] = row
+    compared: list[IndexRow] = []
+    judge, auditor = [], []
     for segment, wanted in sorted(by_segment.items()):
         found = parts.segments.read_audit(parts.store, segment)
         chosen = np.array([k in wanted for k in found.keys], bool)
         auditor.append(found.auditor_NE[chosen])
-        labels += [wanted[k] for k in found.keys if k in wanted]
+        compared += [wanted[k] for k in found.keys if k in wanted]
         # the audit has one row per accepted candidate, in the order of the segment's rows
         columns = parts.segments.read_columns(parts.store, segment, ["accepted", "embedding"])
         judge.append(columns["embedding"][columns["accepted"]][chosen])
-    return np.array(labels, np.int64), np.concatenate(judge), np.concatenate(auditor)
+    return compared, np.concatenate(judge), np.concatenate(auditor)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 Each step has a file `recipes/g<N>.yaml`, created once. The same fingerprint with the same plan resumes that step; with
 a larger plan it begins the next one, once the last is published; another fingerprint is refused, naming the fields.
+A step that changes the filters alone judges what is stored again; what follows grows under those filters.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -23,8 +26,16 @@ from pipeline.flow.versions import read_manifest, versions
 
 PREFIX = "recipes/g"
 GROWS = ("identities.count", "identities.images_per_identity")
-PATIENCE = ("rounds", "enrol.rounds")
-"""How long a step tries before it gives up: may be raised in the middle of one, as no unit follows from them."""
+PATIENCE = ("rounds", "enrol.rounds", "enrol.budget")
+"""How long a step tries before it gives up: may be raised in the middle of one, as no unit follows from them.
+
+None, of a budget, is without limit.
+"""
+
+FILTERS = ("filters", "model.filters ")
+"""Beginnings of the fingerprint's fields that judging again may change."""
+FLAGS = ("rejudges", "completes")
+"""What a step's file says of it beside its recipe, where it is so."""
 
 _OPEN_PLACES = {*PATIENCE, "enrol.reserve"}
 """What changes nothing for a version in which no place is open."""
@@ -75,7 +86,7 @@ def find_step(parts: Parts) -> Step:
     _require_same_fingerprint(store, prints, there, newest)
     published = next((m for m in reversed(manifests) if m.generation == newest), None)
     changed = _changed(prints.plan_fields, there["plan_fields"])
-    less = [k for k in PATIENCE if prints.plan_fields[k] < there["plan_fields"][k]]
+    less = [k for k in PATIENCE if _limit(prints.plan_fields, k) < _limit(there["plan_fields"], k)]
     if published is None and not changed - set(PATIENCE) and not less:
         return _step(store, newest, manifests)
     if published is not None and not changed - (_OPEN_PLACES if _is_full(published) else set()):
@@ -88,6 +99,54 @@ def find_step(parts: Parts) -> Step:
         )
     _require_larger(store, prints, there, newest)
     return _step(store, newest + 1, manifests)
+
+
+def rejudging_step(parts: Parts) -> Step:
+    """Return the step under which stored candidates are judged by this recipe's filters, reading only.
+
+    Raises:
+        PlanMismatchError: nothing is published, another step is begun, or more than the filters differ.
+        OutputError: a step's file is damaged.
+    """
+    store, prints = parts.store, parts.prints
+    manifests = [read_manifest(store, v) for v in versions(store)]
+    begun = generations(store)
+    if not begun or not manifests:
+        raise PlanMismatchError(f"{store.uri}: no version is published yet; finish it with `facemint generate` first")
+    there = read_step(store, begun[-1])
+    published = any(m.generation == begun[-1] for m in manifests)
+    if prints.fingerprint == there["fingerprint"]:
+        return _step(store, begun[-1], manifests)
+    others = {k for k in _changed(prints.fields, there["fingerprint_fields"]) if not k.startswith(FILTERS)}
+    others |= _changed(prints.plan_fields, there["plan_fields"])
+    if others:
+        raise PlanMismatchError(
+            f"{store.uri}: judging again changes the filters and nothing else; also different: "
+            f"{', '.join(sorted(others)[:4])}; use another --out for those"
+        )
+    if not published:
+        raise PlanMismatchError(
+            f"{store.uri}: generation {begun[-1]} is begun and not published, under other filters; finish it first: "
+            f"facemint generate with the recipe in {recipe_path(begun[-1])}"
+        )
+    return replace(_step(store, begun[-1] + 1, manifests), rejudges=True)
+
+
+def completing_step(parts: Parts, step: Step) -> Step:
+    """Return the step that makes what a published version lacks, under the same plan.
+
+    The step itself where nothing is lacking, or where the version was made by such a step: what it lacks then has used
+    its attempts up, and trying once more would end as before.
+    """
+    if step.published is None or _is_full(step.published) or step.completes:
+        return step
+    manifests = [read_manifest(parts.store, v) for v in versions(parts.store)]
+    return replace(_step(parts.store, step.number + 1, manifests), completes=True)
+
+
+def earlier_fingerprints(store: Store) -> frozenset[str]:
+    """Return the fingerprints under which the generations begun were made."""
+    return frozenset(str(read_step(store, g)["fingerprint"]) for g in generations(store))
 
 
 def another_try(parts: Parts, step: Step) -> Step:
@@ -110,6 +169,7 @@ def begin(parts: Parts, step: Step) -> None:
         "plan_digest": parts.prints.plan_digest,
         "fingerprint_fields": dict(parts.prints.fields),
         "plan_fields": dict(parts.prints.plan_fields),
+        **{flag: True for flag in FLAGS if getattr(step, flag)},
     }
     data = yaml.safe_dump(body, sort_keys=False).encode()
     path = recipe_path(step.number)
@@ -141,7 +201,9 @@ def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
     if number == 0 or parent is None:
         return Step(number, published=published)
     before = read_step(store, number - 1)["recipe"]
-    return Step(number, parent, images_of(before), int(before["identities"]["count"]), published)
+    mine = read_step(store, number) if store.size(recipe_path(number)) is not None else {}
+    flags = {flag: bool(mine.get(flag)) for flag in FLAGS}
+    return Step(number, parent, images_of(before), int(before["identities"]["count"]), published, **flags)
 
 
 def _require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:
@@ -169,6 +231,11 @@ def _require_larger(store: Store, prints: Prints, there: Mapping[str, Any], numb
             f"{where}: balance.by cannot change, as everybody's cell follows from it "
             f"({_said(mine, theirs, sorted(fields))}); use another --out"
         )
+
+
+def _limit(plan: Mapping[str, Any], key: str) -> float:
+    value = plan.get(key)
+    return math.inf if value is None else float(value)
 
 
 def _is_full(manifest: Manifest) -> bool:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.errors import TargetNotReachedError
+from pipeline.domain.leakage import JUDGE
 from pipeline.domain.manifest import Counts, Receipt
-from pipeline.domain.records import Cell, Member
+from pipeline.domain.recipe import Recipe
+from pipeline.domain.records import Cell, Member, slot_of
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.figures import tally
-from pipeline.execute.session import Session, forget_unplanned, work
+from pipeline.execute.session import Session, forget_unplanned, separator, work
 from pipeline.flow import rounds
+from pipeline.flow.admission import quota_among
 from pipeline.flow.commit import Books
 from pipeline.flow.enrol import separation_cos
 from pipeline.flow.past import Past, Step, embedding_sums, published_templates, rows_of
 from pipeline.flow.rounds import Harvest, Standing
+from pipeline.flow.twins import candidate_columns
 
 
 def make(
@@ -40,12 +45,11 @@ def make(
     units: list[Unit] = []
     harvests: list[Harvest] = []
     lost: dict[int, int] = {}
-    version = step.parent.version if step.parent else ""
+    leaking: set[int] = set()
     for number in range(recipe.rounds):
         planned: list[Unit] = []
-        for start, who in _unworked(past, owed) if number == 0 else ():
-            first = len(units) + len(planned)
-            planned += rounds.plan_make_round(recipe, step.number, number, first, who, (start, owed), version)
+        if number == 0:
+            planned += _planned_growth(recipe, step, past, len(units))
         fresh = rounds.next_in_line(members, used, standing.open_cells)
         first = len(units) + len(planned)
         planned += rounds.plan_make_round(recipe, step.number, number, first, fresh, (0, owed))
@@ -56,10 +60,18 @@ def make(
         quarantined = {u.name for u in work(session, books, planned, "make", round=number, generation=step.number)}
         for unit in planned:
             if unit.name in quarantined:
-                lost |= dict.fromkeys(unit.ordinals, unit.slots[1] - unit.slots[0])
+                lost |= {o: len(unit.slots_of(o)) for o in unit.ordinals}
             else:
                 harvests.append(_harvest(session, unit, past))
-        standing = rounds.close_round(cells, quota, harvests, lost, published, _threshold(session))
+                leaking |= _leaking(session, harvests[-1])
+        standing = rounds.close_round(
+            cells, quota, harvests, lost, published, _threshold(session), frozenset(leaking), apart=separator(session)
+        )
+        if standing.open_cells:
+            held = Counter(cells[o] for o in (*published[0], *standing.filled))
+            waiting = Counter(m.cell for m in members if m.ordinal not in used)
+            quota = quota_among(parts.targets, recipe.identities.count, quota, held, waiting)
+            standing = replace(standing, open_cells={c: n - held[c] for c, n in quota.items() if held[c] < n})
         session.observer.event("round", number=number, filled=len(standing.filled), failed=standing.failed)
         if not standing.open_cells:
             break
@@ -71,6 +83,28 @@ def make(
     if step.published is None:
         forget_unplanned(books, Stage.MAKE, step.number, units)
     return standing, units
+
+
+def _planned_growth(recipe: Recipe, step: Step, past: Past, first: int) -> list[Unit]:
+    """Return the units of a generation's first round that add images to published identities."""
+    version = step.parent.version if step.parent else ""
+    owed = recipe.identities.images_per_identity
+    if step.completes:
+        lacks = _open_slots(past, owed)
+        return rounds.plan_make_round(recipe, step.number, 0, first, sorted(lacks), (0, owed), version, lacks)
+    units: list[Unit] = []
+    for start, who in _unworked(past, owed):
+        units += rounds.plan_make_round(recipe, step.number, 0, first + len(units), who, (start, owed), version)
+    return units
+
+
+def _open_slots(past: Past, owed: int) -> dict[int, tuple[int, ...]]:
+    """Return the slots below `owed` in which published identities have no image, by ordinal."""
+    filled: dict[int, set[int]] = {}
+    for row in past.rows:
+        filled.setdefault(row.identity, set()).add(slot_of(row.key))
+    out = {o: tuple(k for k in range(owed) if k not in mine) for o, mine in filled.items()}
+    return {o: slots for o, slots in out.items() if slots}
 
 
 def _unworked(past: Past, owed: int) -> list[tuple[int, list[int]]]:
@@ -90,11 +124,22 @@ def _still_short(past: Past, standing: Standing, images_before: int) -> dict[int
 
 def _harvest(session: Session, unit: Unit, past: Past) -> Harvest:
     parts = session.parts
-    columns = parts.segments.read_columns(parts.store, unit.name, rounds.HARVEST_COLUMNS)
+    columns = candidate_columns(parts, unit.name, rounds.HARVEST_COLUMNS)
     sums: dict[int, npt.NDArray[np.float64]] = {}
-    if unit.slots[0] > 0:
+    if unit.adds:
         sums = dict(zip(unit.ordinals, embedding_sums(parts, rows_of(past, unit.ordinals), unit.ordinals), strict=True))
     return rounds.harvest(unit, columns, sums)
+
+
+def _leaking(session: Session, brought: Harvest) -> set[int]:
+    """Return whose template of accepted images comes too near to a gallery, under the judge."""
+    screen = session.parts.screen
+    if screen is None or not screen.refuses:
+        return set()
+    images = session.parts.recipe.identities.images_per_identity
+    there = np.flatnonzero(np.isfinite(brought.template_NE).all(axis=1))
+    near = screen.numbers({JUDGE: brought.template_NE[there]})
+    return {brought.ordinals[n] for n, numbers in zip(there, near, strict=True) if screen.leaks(numbers, images)}
 
 
 def _threshold(session: Session) -> float:

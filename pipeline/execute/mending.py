@@ -5,10 +5,13 @@ What a unit is stands in the receipt that was taken back, so nothing is planned 
 
 from __future__ import annotations
 
-from pipeline.domain.errors import StoreError
+from collections.abc import Mapping
+
+from pipeline.domain.errors import PlanMismatchError, StoreError
 from pipeline.domain.manifest import Manifest, Receipt
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.enrolling import reclose
+from pipeline.execute.generations import read_step
 from pipeline.execute.session import Session, work
 from pipeline.flow.commit import Books, enrolled_receipt_name, same_content
 
@@ -19,7 +22,22 @@ def mend(session: Session, books: Books) -> None:
     Raises:
         StoreError: what was made again is not what was there before.
     """
-    dropped = dict(books.dropped)
+    for fingerprint in sorted({r.fingerprint for r in books.dropped.values()}):
+        mine = {n: r for n, r in books.dropped.items() if r.fingerprint == fingerprint}
+        if fingerprint == session.parts.prints.fingerprint or session.under is None:
+            _mend(session, books, mine)
+            continue
+        # made under other filters: only they bring its bytes back
+        generation = min(int(r.unit["generation"]) for r in mine.values())
+        before = session.under(read_step(session.parts.store, generation)["recipe"])
+        try:
+            _mend(before, books, mine)
+        finally:
+            before.executor.close()
+
+
+def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> None:
+    check_devices(session, books)
     for stage in (Stage.ENROL.value, "enrolled", Stage.MAKE.value):
         mine = [r for _, r in sorted(dropped.items()) if r.unit["stage"] == stage]
         if stage == "enrolled":
@@ -31,6 +49,20 @@ def mend(session: Session, books: Books) -> None:
             if receipt.name in books.known:
                 _require_same(receipt, books)
                 books.settle(receipt.name)
+
+
+def check_devices(session: Session, books: Books) -> None:
+    """Refuse workers of another device kind than the dataset's: its digest promise would be void."""
+    if session.parts.recipe.compute.mixed_devices:
+        return
+    here = session.executor.device_kinds()
+    # the driver closes enrolment, and computes no sample
+    there = {str(r.run.get("device_kind")) for r in books.known.values() if r.unit["stage"] != "enrolled"}
+    if len(here | there) > 1:
+        raise PlanMismatchError(
+            f"workers of different device kinds: {'; '.join(sorted(here | there))}; bytes are equal within one kind "
+            "only; run on one kind, or set compute.mixed_devices: true, which withdraws the digest promise"
+        )
 
 
 def missing_receipts(books: Books, published: Manifest) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.records import Cell
-from pipeline.domain.unit import Stage
-from pipeline.execute.generations import find_step
+from pipeline.domain.unit import Proposal, Stage
+from pipeline.execute.generations import earlier_fingerprints, find_step
 from pipeline.execute.mending import missing_receipts
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Probed
@@ -17,6 +17,7 @@ from pipeline.flow.commit import Books, enrolled_receipt_name
 from pipeline.flow.estimate import Costs, from_receipts, from_trial
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, enrolled_templates, past_of, probed_vectors
+from pipeline.flow.room import Room, room_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Plan:
         cells: cell -> (published, new identities).
         enrol_units: of the first round, and how many of them are committed.
         make_units: of the first round, and how many of them are committed.
+        room: whether the vectors of the new identities fit; None where enrolment is closed, or tells nothing.
         candidates: images expected: probes and made ones, as far as they are still to be made.
         bytes: expected size of what is added.
         workers: on how many the time is reckoned.
@@ -49,6 +51,7 @@ class Plan:
     cells: dict[str, tuple[int, int]]
     enrol_units: tuple[int, int]
     make_units: tuple[int, int]
+    room: Room | None
     candidates: int
     bytes: int
     workers: int
@@ -66,7 +69,7 @@ def plan(parts: Parts, workers: int) -> Plan:
         StoreError: the dataset is damaged, so that its own figures mean nothing.
     """
     step = find_step(parts)
-    books = Books(parts.store, parts.prints.fingerprint).open()
+    books = Books(parts.store, parts.prints.fingerprint, earlier=earlier_fingerprints(parts.store)).open()
     stands_on = step.published or step.parent
     harmed = [*books.damaged(), *(missing_receipts(books, stands_on) if stands_on else [])]
     if harmed:
@@ -85,7 +88,7 @@ def plan(parts: Parts, workers: int) -> Plan:
     grown = len(past.labels or {}) * max(0, owed - step.images_before)
     costs = from_receipts(books.known) or from_trial(parts)
     done = {s: [r for r in books.known.values() if _is(r.unit, s, step.number)] for s in (Stage.ENROL, Stage.MAKE)}
-    enrol_units, probes = _enrolment(parts, step, past, books, reserve)
+    enrol_units, probes, room = _enrolment(parts, step, past, books, reserve, max(0, new - reserve.total()))
     size = recipe.unit.identities
     make_units = -(-new // size) + (-(-len(past.labels or {}) // size) if grown else 0)
     images = new * owed + grown
@@ -105,6 +108,7 @@ def plan(parts: Parts, workers: int) -> Plan:
         cells={str(c): (there[c], places[c]) for c in sorted(quota)},
         enrol_units=(max(enrol_units, len(done[Stage.ENROL])), len(done[Stage.ENROL])),
         make_units=(max(make_units, len(done[Stage.MAKE])), len(done[Stage.MAKE])),
+        room=None if finished else room,
         candidates=to_make + to_probe,
         bytes=round(0 if finished else max(0, images - kept) * costs.bytes_per_image + to_make * costs.bytes_per_row),
         workers=workers,
@@ -119,13 +123,19 @@ def _is(unit: Any, stage: Stage, generation: int) -> bool:
     return bool(unit["stage"] == stage.value and unit["generation"] == generation)
 
 
-def _enrolment(parts: Parts, step: Step, past: Past, books: Books, reserve: Counter[Cell]) -> tuple[int, int]:
-    """Return the units of the first enrolment round and the images that it probes with; none where it is closed."""
+def _enrolment(
+    parts: Parts, step: Step, past: Past, books: Books, reserve: Counter[Cell], wanted: int
+) -> tuple[int, int, Room | None]:
+    """Return the units of the first enrolment round, the images that it probes with, and whether all wanted fit.
+
+    Where enrolment is closed it needs neither images nor room.
+    """
     if enrolled_receipt_name(step.number) in books.known:
-        return sum(_is(r.unit, Stage.ENROL, step.number) for r in books.known.values()), 0
-    before = Before(
-        past.members, enrolled_templates(parts, step.number), probed_vectors(parts, step.number, books.known),
-        past.published, reserve,
-    )  # fmt: skip
-    units, _ = admission.plan_enrol_round(parts, step.number, 0, 0, past.candidates, None, before, Probed())
-    return len(units), sum(len(u.proposals) for u in units) * parts.recipe.enrol.probes
+        return sum(_is(r.unit, Stage.ENROL, step.number) for r in books.known.values()), 0, None
+    vectors = probed_vectors(parts, step.number, books.known)
+    before = Before(past.members, enrolled_templates(parts, step.number), vectors, past.published, reserve)
+    units, numbered = admission.plan_enrol_round(parts, step.number, 0, 0, past.candidates, None, before, Probed())
+    asked: list[Proposal] = [p for u in units for p in u.proposals]
+    first = range(past.candidates, past.candidates + numbered)
+    room = room_for(parts, first, [p.cell for p in asked], wanted, 0 if vectors is None else len(vectors))
+    return len(units), len(asked) * parts.recipe.enrol.probes, room

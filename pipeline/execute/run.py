@@ -7,17 +7,28 @@ committed costs one listing. A larger plan than the published one grows the data
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.domain.errors import OutputError, PlanMismatchError, QuarantinedError, StoreError
-from pipeline.domain.manifest import Manifest
+from pipeline.domain.errors import OutputError, QuarantinedError, StoreError
+from pipeline.domain.manifest import IndexRow, Manifest
+from pipeline.domain.twins import without_twins
 from pipeline.execute.enrolling import enrol
 from pipeline.execute.figures import counts_of, figures_of
-from pipeline.execute.generations import another_try, begin, find_step
+from pipeline.execute.funnel import funnel_of
+from pipeline.execute.galleries import prepare
+from pipeline.execute.generations import (
+    another_try,
+    begin,
+    completing_step,
+    earlier_fingerprints,
+    find_step,
+    rejudging_step,
+)
 from pipeline.execute.making import make
-from pipeline.execute.mending import mend, missing_receipts, require_receipts
+from pipeline.execute.mending import check_devices, mend, missing_receipts, require_receipts
+from pipeline.execute.refiltering import close_enrolment, rejudge, standing_of
 from pipeline.execute.session import Session, work
 from pipeline.flow.admission import quota_within
 from pipeline.flow.audit import plan_audit
@@ -26,6 +37,7 @@ from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, past_of
 from pipeline.flow.publish import About, index_rows, publish
+from pipeline.flow.twins import twin_figures, with_twins
 from pipeline.flow.versions import is_whole, published_rows
 
 
@@ -50,17 +62,42 @@ def generate(session: Session) -> Published:
         StoreError: the store failed; also where it could be used at first, and may not be any more.
         InterruptedRunError: the run was asked to stop.
     """
+
+    def wanted(parts: Parts) -> Step:
+        step = find_step(parts)
+        return another_try(parts, step) if session.retry_quarantined else step
+
+    return _run(session, wanted)
+
+
+def refilter(session: Session) -> Published:
+    """Publish a version that holds what passes this recipe's filters of what is stored; nothing is made.
+
+    Raises:
+        PlanMismatchError: nothing is published, or more than the filters differ.
+        UserError: a filter reads a measure that stored images do not have.
+        TargetNotReachedError: no image passes.
+        LeaseHeldError: another run took the dataset over.
+        StoreError: the store failed.
+    """
+    return _run(session, rejudging_step)
+
+
+def complete(session: Session) -> Published:
+    """Make what the newest version lacks, slots and places, under its own recipe; errors are those of `generate`."""
+    return _run(session, lambda parts: completing_step(parts, find_step(parts)))
+
+
+def _run(session: Session, wanted: Callable[[Parts], Step]) -> Published:
     with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
         try:
-            step = find_step(session.parts)
-            if session.retry_quarantined:
-                step = another_try(session.parts, step)
+            step = wanted(session.parts)
             books = open_books(session)
             lost = books.lost()
             stands = step.published is not None and not lost and not missing_receipts(books, step.published)
             stands = stands and is_whole(session.parts.store, step.published)
             try:
-                manifest = step.published if step.published and stands else _mint(session, books, step)
+                manifest = step.published if step.published and stands else _made(session, books, step)
                 return Published(manifest, _export(session, manifest), stands)
             except OutputError as error:
                 # the place could be used when the run began: no mistake of the user's
@@ -76,7 +113,9 @@ def open_books(session: Session) -> Books:
     def refuted(name: str, why: str) -> None:
         session.observer.event("refuted", unit=name, why=why)
 
-    return Books(parts.store, parts.prints.fingerprint, deep=session.deep, refuted=refuted, guard=parts.guard).open()
+    earlier = earlier_fingerprints(parts.store)
+    mine = parts.prints.fingerprint
+    return Books(parts.store, mine, deep=session.deep, refuted=refuted, guard=parts.guard, earlier=earlier).open()
 
 
 def past_for(parts: Parts, step: Step, books: Books) -> Past:
@@ -92,46 +131,76 @@ def past_for(parts: Parts, step: Step, books: Books) -> Past:
     return past
 
 
-def _mint(session: Session, books: Books, step: Step) -> Manifest:
-    parts = session.parts
-    _check_devices(session, books)
+def _made(session: Session, books: Books, step: Step) -> Manifest:
     if stands_on := step.published or step.parent:
         require_receipts(books, stands_on, unfinished=step.number)
+    prepare(session)
     mend(session, books)
+    check_devices(session, books)
+    return _rejudged(session, books, step) if step.rejudges else _minted(session, books, step)
+
+
+def _minted(session: Session, books: Books, step: Step) -> Manifest:
+    parts = session.parts
     past = past_for(parts, step, books)
     begin(parts, step)
     members, quota = enrol(session, books, step.number, past)
     cells = {m.ordinal: m.cell for m in members}
     standing, units = make(session, books, step, past, members, quota)
-    if unread := work(session, books, plan_audit(books.known, parts.auditor.card), "audit"):
+    _audit(session, books)
+    rows = index_rows(parts, past, standing, cells)
+    about = About(
+        models=session.models,
+        counts=counts_of(session, past, standing, books.known, units, rows),
+        figures={
+            **figures_of(session, past, standing, cells, quota, rows),
+            "funnel": funnel_of(parts, books.known, cells, rows),
+        },
+    )
+    return _published(session, books, step, rows, about)
+
+
+def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
+    """Publish what the new filters keep of the parent."""
+    parts = session.parts
+    past = past_for(parts, step, books)
+    begin(parts, step)
+    close_enrolment(session, books, step, past)
+    _audit(session, books)
+    judged = rejudge(parts, books.known, past)
+    standing, rows = standing_of(judged), judged.past.rows
+    quota = {c: n + judged.open_cells.get(c, 0) for c, n in judged.past.published.items()} | {
+        c: n for c, n in judged.open_cells.items() if c not in judged.past.published
+    }
+    counts = counts_of(session, judged.past, standing, books.known, (), rows)
+    about = About(
+        models=session.models,
+        counts={**counts, "refilter": judged.counts},
+        figures={
+            **figures_of(session, judged.past, standing, judged.cells, quota, rows),
+            "funnel": funnel_of(parts, books.known, judged.cells, rows),
+        },
+    )
+    return _published(session, books, step, rows, about)
+
+
+def _audit(session: Session, books: Books) -> None:
+    if unread := work(session, books, plan_audit(books.known, session.parts.auditor.card), "audit"):
         raise QuarantinedError(
             f"{len(unread)} units could not be audited ({unread[0].name}), and nothing is published unread; mend the "
             "cause and run the command again with --retry-quarantined"
         )
     session.stop.check()
-    rows = index_rows(parts, past, standing, cells)
-    about = About(
-        models=session.models,
-        counts=counts_of(session, past, standing, books.known, units, rows),
-        figures=figures_of(session, past, standing, cells, quota, rows),
-    )
+
+
+def _published(session: Session, books: Books, step: Step, rows: Sequence[IndexRow], about: About) -> Manifest:
     session.lease.require()
     session.observer.event("stage", name="publish", total=1, done=0)
-    return publish(parts, step, rows, books.known, about, lambda bare: session.documents(bare, rows))
-
-
-def _check_devices(session: Session, books: Books) -> None:
-    """Refuse workers of another device kind than the dataset's: its digest promise would be void."""
-    if session.parts.recipe.compute.mixed_devices:
-        return
-    here = session.executor.device_kinds()
-    # the driver closes enrolment, and computes no sample
-    there = {str(r.run.get("device_kind")) for r in books.known.values() if r.unit["stage"] != "enrolled"}
-    if len(here | there) > 1:
-        raise PlanMismatchError(
-            f"workers of different device kinds: {'; '.join(sorted(here | there))}; bytes are equal within one kind "
-            "only; run on one kind, or set compute.mixed_devices: true, which withdraws the digest promise"
-        )
+    every = with_twins(session.parts, rows)
+    if session.parts.twins:
+        counts, figures = {"twins": len(every) - len(rows)}, {"twins": twin_figures(session.parts, every)}
+        about = replace(about, counts={**about.counts, **counts}, figures={**about.figures, **figures})
+    return publish(session.parts, step, every, books.known, about, lambda bare: session.documents(bare, rows))
 
 
 def _export(session: Session, manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
@@ -150,5 +219,6 @@ def _export(session: Session, manifest: Manifest) -> tuple[Mapping[str, Any], ..
     for exporter, target in session.exporters:
         session.stop.check()
         session.observer.event("stage", name=f"export {exporter.kind}", total=1, done=0)
-        out.append(exporter.export(parts.store, rows, target(manifest.version), about))
+        wanted = rows if exporter.twins else without_twins(rows)
+        out.append(exporter.export(parts.store, wanted, target(manifest.version), about))
     return tuple(out)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.domain.errors import QuarantinedError
 from pipeline.domain.manifest import IndexRow, Manifest
-from pipeline.domain.ports import Executor, Exporter, Observer, Store
+from pipeline.domain.ports import Executor, Exporter, LabelledFaces, Observer, Store
+from pipeline.domain.separation import Separator, separate
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.stop import Stop
 from pipeline.flow.commit import Books
 from pipeline.flow.heartbeat import Progress
 from pipeline.flow.lease import Lease
+from pipeline.flow.limits import Watch, limits_of
 from pipeline.flow.parts import Parts
+from pipeline.flow.versions import read_manifest, versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Session:
     """Make up for units that a published version lacks because they were quarantined."""
     deep: bool = False
     """Hash every file that stands, instead of comparing sizes, before its unit counts as done."""
+    galleries: Mapping[str, Callable[[], LabelledFaces]] = field(default_factory=dict)
+    """Name of a gallery, or `control` -> what opens its source."""
+    under: Callable[[Mapping[str, Any]], Session] | None = None
+    """Recipe of an earlier generation, as it lies in its file -> this session with its parts and workers."""
 
 
 def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **facts: Any) -> list[Unit]:
@@ -45,10 +53,13 @@ def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **fa
 
     Raises:
         QuarantinedError: units killed their worker repeatedly, and the dataset may not be short.
+        TargetNotReachedError: a filter refused more than the recipe lets it.
     """
     open_units = books.remaining(units)
+    watch = _watch(session, books, units if stage == "make" else ())
     session.observer.event("stage", name=stage, total=len(units), done=len(units) - len(open_units), **facts)
     session.stop.check()
+    watch.look()
     if open_units:
         workers = 0
         try:
@@ -58,10 +69,35 @@ def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **fa
                     session.observer.event("workers", number=workers)
                 books.add(receipt)
                 session.observer.event("unit", receipt=receipt)
+                watch.look()
         except QuarantinedError:
             if not session.allow_short:
                 raise
+    watch.look(over=True)
     return [u for u in units if u.name not in books.known]
+
+
+def _watch(session: Session, books: Books, units: Sequence[Unit]) -> Watch:
+    """Return what stops the run where a filter refuses too much; nothing does in a generation that is published."""
+    parts = session.parts
+    limits = limits_of(parts.recipe, parts.filters(parts.recipe.identities.count)) if units else ()
+    if not limits or _is_published(parts.store, units[0].generation):
+        return Watch((), (), books.known)
+    return Watch(limits, units, books.known)
+
+
+def _is_published(store: Store, generation: int) -> bool:
+    there = versions(store)
+    return bool(there) and read_manifest(store, there[-1]).generation >= generation
+
+
+def separator(session: Session) -> Separator:
+    """Return what keeps vectors apart: on the session's fastest product, telling its observer how far it is."""
+
+    def tell(done: int, total: int) -> None:
+        session.observer.event("separating", done=done, total=total)
+
+    return partial(separate, product=session.parts.product(), progress=tell)
 
 
 def forget_unplanned(books: Books, stage: Stage, generation: int, planned: Sequence[Unit]) -> None:

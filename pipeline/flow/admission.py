@@ -14,19 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.domain.balance import Targets, proposals, quotas
+from pipeline.domain.balance import Targets, quotas
 from pipeline.domain.calibration import Calibration
-from pipeline.domain.errors import TargetNotReachedError
+from pipeline.domain.errors import RecipeError, TargetNotReachedError
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Cell, Float32, Identity, Member, unit_rows
-from pipeline.domain.separation import separate
+from pipeline.domain.selection import fewest_more, rank_in_cell, stable_order
+from pipeline.domain.separation import Separator, separate
+from pipeline.domain.steering import LEAST_YIELD, Landings, steer
 from pipeline.domain.unit import Proposal, Stage, Unit
-from pipeline.flow.enrol import cell_of, draw_vector, separation_cos
+from pipeline.flow.agreed import agreed_cell
+from pipeline.flow.enrol import draw_vector, separation_cos
 from pipeline.flow.parts import Parts
+from pipeline.flow.shortfall import Shortfall, explain
 
 COLLIDES = "template_collides"
 TOO_NEAR = "vector_too_near"
 """Why a candidate was not probed: its vector lies at that of an earlier one."""
+DISAGREE = "labellers_disagree"
+"""Why a candidate has no cell: `balance.agreement` asks for more agreement than its labellers show."""
 EXPECTED_YIELD = 0.7
 """Share of proposals taken to be enrolled in the cell they were drawn towards, before any was measured."""
 NO_CELL = Cell(())
@@ -52,9 +58,13 @@ class Probed:
         """Take in the rows of one unit, with PROBE_COLUMNS."""
         self.candidates += [int(c) for c in columns["candidate"]]
         self.asked += columns["cell_asked"]
-        # a candidate whose probes have no numbers has no posterior either, and is accepted in no cell
-        self.cells += [cell_of(dict(p), targets) if p else NO_CELL for p in columns["posterior"]]
-        self.accepted += [bool(a) for a in columns["accepted"]]
+        for posterior, accepted in zip(columns["posterior"], columns["accepted"], strict=True):
+            # a candidate whose probes have no numbers has no posterior either, and is accepted in no cell
+            cell = agreed_cell(dict(posterior), targets) if posterior else NO_CELL
+            self.cells.append(NO_CELL if cell is None else cell)
+            self.accepted.append(bool(accepted) and cell is not None)
+            if accepted and cell is None:
+                self.reasons[DISAGREE] += 1
         self.quality += [float(q) for q in columns["quality"]]
         for reasons in columns["reasons"]:
             self.reasons.update(reasons)
@@ -90,18 +100,22 @@ class Enrolment:
         have: identities per cell that are published, in reserve, or newly enrolled.
         quota: what each cell owes in all.
         wanted: quota plus reserve.
-        yield_of: share of each cell's proposals that were enrolled in it.
         refused: candidates that were not enrolled, by reason.
         candidates: how many were drawn.
+        landed: cell asked -> cell read -> candidates of this generation that were enrolled there.
+        tried: cell asked -> candidates of this generation that were probed.
+        probed: candidates of all generations that were probed.
     """
 
     identities: tuple[Identity, ...]
     have: Mapping[Cell, int]
     quota: Mapping[Cell, int]
     wanted: Mapping[Cell, int]
-    yield_of: Mapping[Cell, float]
     refused: Mapping[str, int]
     candidates: int
+    landed: Landings
+    tried: Mapping[Cell, int]
+    probed: int
 
     @property
     def complete(self) -> bool:
@@ -115,11 +129,19 @@ class Enrolment:
 
 
 def close_enrolment(
-    recipe: Recipe, targets: Targets, calibration: Calibration, probed: Probed, before: Before, too_near: int = 0
+    recipe: Recipe,
+    targets: Targets,
+    calibration: Calibration,
+    probed: Probed,
+    before: Before,
+    too_near: int = 0,
+    *,
+    apart: Separator = separate,
 ) -> Enrolment:
     """Decide who is enrolled, given the probes of all rounds of this generation so far.
 
-    `too_near` candidates were numbered and not probed, as their vectors lay at those of earlier ones.
+    `too_near` candidates were numbered and not probed, as their vectors lay at those of earlier ones. `apart` separates
+    templates.
     """
     passed = [n for n, accepted in enumerate(probed.accepted) if accepted]
     refused = Counter(probed.reasons)
@@ -127,12 +149,14 @@ def close_enrolment(
     templates = np.concatenate(probed.templates)[passed] if passed else np.empty((0, 0), np.float32)
     if passed:
         threshold = separation_cos(recipe, calibration, recipe.enrol.probes)
-        kept = separate(templates, threshold, kept_before_ME=before.templates_ME).kept_N
+        kept = apart(templates, threshold, kept_before_ME=before.templates_ME).kept_N
         refused[COLLIDES] += int((~kept).sum())
         passed = [n for n, keeps in zip(passed, kept, strict=True) if keeps]
         templates = templates[kept]
     vectors = np.concatenate(probed.vectors)[passed] if passed else templates
-    ranks: Counter[Cell] = Counter(m.cell for m in before.members)
+    taken = Counter(m.cell for m in before.members)
+    ranks = _ranks(recipe, [probed.cells[n] for n in passed], [probed.quality[n] for n in passed],
+                   [probed.candidates[n] for n in passed])  # fmt: skip
     first = before.members[-1].ordinal + 1 if before.members else 0
     identities = []
     for place, n in enumerate(passed):
@@ -142,31 +166,48 @@ def close_enrolment(
                 ordinal=first + place,
                 candidate=probed.candidates[n],
                 cell=cell,
-                rank=ranks[cell],
+                rank=taken[cell] + ranks[place],
                 vector_D=vectors[place],
                 template_E=templates[place],
                 template_images=recipe.enrol.probes,
                 quality=probed.quality[n],
             )
         )
-        ranks[cell] += 1
     have = Counter(before.published) + Counter(before.reserve) + Counter(i.cell for i in identities)
-    quota = quota_within(targets, recipe.identities.count, have, before.published)
+    landed, tried = _landings(probed, passed)
+    quota = quota_within(targets, recipe.identities.count, have, before.published, _prices(targets, landed, tried))
     return Enrolment(
         identities=tuple(identities),
         have=dict(have),
         quota=quota,
         wanted=_wanted(recipe, quota, before.published),
-        yield_of=_yields(probed, passed),
         refused={k: v for k, v in sorted(refused.items()) if v},
         candidates=len(probed.candidates) + too_near,
+        landed=landed,
+        tried=tried,
+        probed=len(probed.candidates) + _rows(before.vectors_PD),
     )
 
 
+def _ranks(recipe: Recipe, cells: Sequence[Cell], quality: Sequence[float], candidates: Sequence[int]) -> list[int]:
+    """Return in which place of its cell each new identity is used: those whose probes agree best come first."""
+    numbers = {c: n for n, c in enumerate(sorted(set(cells)))}
+    order = stable_order(recipe.seed, np.array(candidates, np.uint64))
+    ranks = rank_in_cell(np.array([numbers[c] for c in cells], np.int64), np.array(quality, float), order)
+    return [int(r) for r in ranks]
+
+
 def quota_within(
-    targets: Targets, count: int, available: Mapping[Cell, int], published: Mapping[Cell, int]
+    targets: Targets,
+    count: int,
+    available: Mapping[Cell, int],
+    published: Mapping[Cell, int],
+    price: Mapping[Cell, float] | None = None,
 ) -> dict[Cell, int]:
-    """Return quotas; marginal targets choose cells within what is enrolled, or without limit while that fails.
+    """Return quotas; marginal targets choose cells within what is enrolled, or, while that fails, beyond it.
+
+    Beyond it they are the proportional table; or, with `price`, what one more identity of each cell costs in
+    candidates, the table that costs least, so that a cell which hardly comes out holds nothing up that others can give.
 
     Raises:
         RecipeError: a cell would have to lose somebody who is published.
@@ -174,7 +215,40 @@ def quota_within(
     try:
         return quotas(targets, count, available, published)
     except TargetNotReachedError:
-        return quotas(targets, count, None, published)
+        if price is None:
+            return quotas(targets, count, None, published)
+        return fewest_more(targets, count, available, published, price)
+
+
+def quota_among(
+    targets: Targets, count: int, quota: Mapping[Cell, int], held: Mapping[Cell, int], waiting: Mapping[Cell, int]
+) -> Mapping[Cell, int]:
+    """Return quotas under which those who wait can take every open place; `quota` where there are none.
+
+    Under marginal targets, or with a tolerance, the reserve of one cell so serves another that has none left.
+
+    Args:
+        targets: what balance asks for.
+        count: identities in all.
+        quota: what the cells owe so far.
+        held: identities per cell that have their place.
+        waiting: identities per cell that nobody worked on.
+    """
+    if targets.fixed:
+        return quota
+    try:
+        return quotas(targets, count, {c: held.get(c, 0) + waiting.get(c, 0) for c in targets.cells}, held)
+    except (TargetNotReachedError, RecipeError):
+        return quota
+
+
+def _prices(targets: Targets, landed: Landings, tried: Mapping[Cell, int]) -> dict[Cell, float]:
+    """Return how many candidates one more identity of each cell takes, by what was measured."""
+    out = {}
+    for cell in targets.cells:
+        share = landed.get(cell, {}).get(cell, 0) / tried[cell] if tried.get(cell) else EXPECTED_YIELD
+        out[cell] = 1 / max(share, LEAST_YIELD)
+    return out
 
 
 def plan_enrol_round(
@@ -190,7 +264,8 @@ def plan_enrol_round(
     """Return the units of an enrolment round, and how many candidates it numbered.
 
     Both follow from the recipe and from earlier rounds' outcomes alone. Candidates whose vector lies too near to that
-    of an earlier one are not probed, and their numbers are not given again: a number stands for one vector.
+    of an earlier one are not probed, and their numbers are not given again: a number stands for one vector. Where the
+    recipe's budget ends the round is cut there, after a whole unit.
 
     Args:
         parts: the ports.
@@ -207,45 +282,74 @@ def plan_enrol_round(
         have: Mapping[Cell, int] = Counter(before.published) + Counter(before.reserve)
         quota = quota_within(parts.targets, recipe.identities.count, have, before.published)
         owed: Mapping[Cell, int] = _wanted(recipe, quota, before.published)
-        yields: Mapping[Cell, float] = dict.fromkeys(owed, EXPECTED_YIELD)
+        landed: Landings = {}
+        tried: Mapping[Cell, int] = {}
     else:
-        have, owed, yields = now.have, now.wanted, now.yield_of
-    cap = max(16, 4 * max(owed.values(), default=0))
-    short = proposals(owed, have, yields, cap=cap)
+        have, owed, landed, tried = now.have, now.wanted, now.landed, now.tried
+    lacking = {c: max(0, n - have.get(c, 0)) for c, n in owed.items()}
+    short = steer(lacking, landed, tried, expected=EXPECTED_YIELD, least_cap=_least_cap(owed))
     # cells take turns, so that units are alike and a killed one costs every cell the same
     turns = [(turn, c) for c, n in sorted(short.items()) for turn in range(n)]
     cells = [c for _, c in sorted(turns)]
+    if parts.sampler.candidates is not None:  # a sampler that ends has no numbers beyond its last
+        cells = cells[: max(0, parts.sampler.candidates - first_candidate)]
     fresh = [Proposal(first_candidate + n, str(c)) for n, c in enumerate(cells)]
     if not fresh:
         return [], 0
     drawn = unit_rows(np.stack([draw_vector(parts, p) for p in fresh]), "candidate vectors")
     earlier = [*([] if before.vectors_PD is None else [before.vectors_PD]), *probed.vectors]
     past = unit_rows(np.concatenate(earlier), "candidate vectors") if earlier else None
-    kept = separate(drawn, recipe.enrol.vector_separation_cos, kept_before_ME=past).kept_N
+    threshold = recipe.enrol.vector_separation_cos
+    kept = separate(drawn, threshold, kept_before_ME=past, product=parts.product()).kept_N
     probes = [p for p, k in zip(fresh, kept, strict=True) if k]
+    left = _left(recipe, _rows(before.vectors_PD) + len(probed.candidates))
+    numbered = len(fresh)
+    if left is not None and left < len(probes):
+        probes = probes[:left]
+        numbered = probes[-1].candidate + 1 - first_candidate if probes else 0
     size = recipe.enrol.unit_candidates
     units = [
         Unit(Stage.ENROL, generation, first_unit + n, round_number, proposals=tuple(probes[start : start + size]))
         for n, start in enumerate(range(0, len(probes), size))
     ]
-    return units, len(fresh)
+    return units, numbered
 
 
-def require_sufficient(state: Enrolment, recipe: Recipe) -> None:
-    """Raise TargetNotReachedError, with the yield per cell and the knob to turn, unless the quota is enrolled."""
+def require_sufficient(state: Enrolment, recipe: Recipe, used_up: int | None = None) -> None:
+    """Raise TargetNotReachedError, with the yield per cell and the knob to turn, unless the quota is enrolled.
+
+    `used_up` is how many candidates the sampler had, where all of them were proposed.
+    """
     if state.sufficient:
         return
-    short = "; ".join(
-        f"{c}: {state.have.get(c, 0)} of {n} (yield {100 * state.yield_of.get(c, 0.0):.0f} %)"
-        for c, n in sorted(state.quota.items())
-        if state.have.get(c, 0) < n
+    end = Shortfall(
+        have=state.have,
+        quota=state.quota,
+        landed=state.landed,
+        tried=state.tried,
+        refused=state.refused,
+        candidates=state.candidates,
+        rounds=recipe.enrol.rounds,
+        least_cap=_least_cap(state.wanted),
+        probed=state.probed,
+        budget=recipe.enrol.budget,
+        spent=_left(recipe, state.probed) == 0,
+        used_up=used_up,
     )
-    why = ", ".join(f"{name} {number}" for name, number in state.refused.items()) or "none"
-    raise TargetNotReachedError(
-        f"after {recipe.enrol.rounds} enrolment rounds and {state.candidates} candidates these cells are short: "
-        f"{short}; refused: {why}; raise enrol.rounds and run again, or, with another --out, loosen enrol.separation, "
-        "enrol.vector_separation_cos or enrol.consistency, or change balance"
-    )
+    raise TargetNotReachedError(explain(end))
+
+
+def _least_cap(owed: Mapping[Cell, int]) -> int:
+    """Return how many proposals towards a cell a round may always hold."""
+    return max(16, 4 * max(owed.values(), default=0))
+
+
+def _left(recipe: Recipe, probed: int) -> int | None:
+    """Return how many more candidates may be probed, in whole units, so that a raised budget finds them as they are."""
+    if recipe.enrol.budget is None:
+        return None
+    size = recipe.enrol.unit_candidates
+    return max(0, recipe.enrol.budget - probed) // size * size
 
 
 def _wanted(recipe: Recipe, quota: Mapping[Cell, int], published: Mapping[Cell, int]) -> dict[Cell, int]:
@@ -257,7 +361,14 @@ def _reserve(places: int, share: float) -> int:
     return max(1, math.ceil(places * share)) if places > 0 and share else 0
 
 
-def _yields(probed: Probed, passed: Sequence[int]) -> dict[Cell, float]:
-    hits = Counter(probed.asked[n] for n in passed if str(probed.cells[n]) == probed.asked[n])
-    tried = Counter(probed.asked)
-    return {Cell.parse(name): hits[name] / number for name, number in tried.items()}
+def _landings(probed: Probed, passed: Sequence[int]) -> tuple[dict[Cell, dict[Cell, int]], dict[Cell, int]]:
+    """Return what was enrolled, by the cell asked and the cell read, and how many candidates were tried per cell."""
+    landed: dict[Cell, dict[Cell, int]] = {}
+    for n in passed:
+        row = landed.setdefault(Cell.parse(probed.asked[n]), {})
+        row[probed.cells[n]] = row.get(probed.cells[n], 0) + 1
+    return landed, {Cell.parse(name): number for name, number in sorted(Counter(probed.asked).items())}
+
+
+def _rows(vectors_PD: Float32 | None) -> int:
+    return 0 if vectors_PD is None else len(vectors_PD)

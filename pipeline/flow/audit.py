@@ -7,22 +7,21 @@ balance with the reader's confusion, and similarity figures under judge and audi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.balance import Targets, adjusted_shares, confusion_of_cells, wilson_interval
 from pipeline.domain.calibration import Calibration, equal_error_rate
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path, segment_path
 from pipeline.domain.ports import ModelCard
-from pipeline.domain.records import Audited, Cell, Float32, UInt8, unit_rows
+from pipeline.domain.records import Audited, Float32, UInt8, unit_rows
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, read_receipt, receipt_of, stored_sha256
 from pipeline.flow.parts import Parts, embed_fixed
+from pipeline.flow.twins import counts_of_rows
 
 READ_TOGETHER = 256
 """Images decoded at once: bounds memory, and changes nothing, as the auditor sees full batches either way."""
@@ -59,12 +58,13 @@ def audit_unit(unit: Unit, parts: Parts) -> Receipt:
                 "it alone, made again, or restore the file from a copy"
             )
     images = made.unit["stage"] == Stage.MAKE.value
-    columns = parts.segments.read_columns(
-        parts.store, unit.of, ["accepted", "reasons", *(("off_target", "key") if images else ())]
-    )
-    off_target = columns["off_target"] if images else np.zeros(len(columns["accepted"]), bool)
-    outcomes = zip(columns["accepted"].tolist(), off_target.tolist(), columns["reasons"], strict=True)
-    counts = Counts.of((kept, missed, tuple(reasons)) for kept, missed, reasons in outcomes)
+    names = ["accepted", "reasons", *(("off_target", "key") if images else ())]
+    columns = parts.segments.read_columns(parts.store, unit.of, names)
+    if images:
+        counts = counts_of_rows(columns)
+    else:
+        outcomes = zip(columns["accepted"].tolist(), columns["reasons"], strict=True)
+        counts = Counts.of((kept, False, tuple(reasons)) for kept, reasons in outcomes)
     if counts != made.counts:
         raise StoreError(f"{unit.of}: the rows count {counts.to_dict()}, the receipt says {made.counts.to_dict()}")
     files: tuple[FileEntry, ...] = ()
@@ -150,37 +150,3 @@ def _nearest_other(templates_ME: Float32, block: int = 1024) -> Float32:
         cos[rows, start + rows] = -1.0
         out.append(cos.max(axis=1))
     return np.concatenate(out)
-
-
-def balance_figures(
-    cells: Sequence[Cell],
-    quota: Mapping[Cell, int],
-    targets: Targets,
-    confusion: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> dict[str, Any]:
-    """Return asked and reached identities per cell, with intervals, and the shares adjusted for the reader's errors."""
-    reached = Counter(cells)
-    total = len(cells)
-    names = list(targets.cells)
-    read = np.array([reached[c] / max(total, 1) for c in names])
-    figures: dict[str, Any] = {
-        "by": [name for name, _ in targets.fields],
-        "exact": all(reached[c] == n for c, n in quota.items()),
-        "cells": [],
-    }
-    fields = [name for name, _ in targets.fields]
-    known = bool(fields) and all(f in confusion for f in fields)
-    adjusted = adjusted_shares(read, confusion_of_cells(names, fields, confusion)) if known else None
-    for n, cell in enumerate(names):
-        low, high = wilson_interval(reached[cell], total)
-        figures["cells"].append(
-            {
-                "cell": str(cell),
-                "asked": quota.get(cell, 0),
-                "reached": reached[cell],
-                "share": float(read[n]),
-                "share_95": [low, high],
-                "adjusted_share": None if adjusted is None else float(adjusted[n]),
-            }
-        )
-    return figures

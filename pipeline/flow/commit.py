@@ -140,6 +140,8 @@ class Books:
     deep: bool = False
     refuted: Callable[[str, str], None] = lambda _name, _why: None
     guard: Callable[[], None] = lambda: None
+    earlier: frozenset[str] = frozenset()
+    """Fingerprints under which earlier generations were made, with other filters."""
     known: dict[str, Receipt] = field(default_factory=dict)
     dropped: dict[str, Receipt] = field(default_factory=dict)
     """Receipts that were taken back because their bytes are missing or altered."""
@@ -171,7 +173,7 @@ class Books:
         receipt = self.known.get(name)
         if receipt is None:
             return False
-        if receipt.fingerprint != self.fingerprint:
+        if receipt.fingerprint != self.fingerprint and receipt.fingerprint not in self.earlier:
             raise PlanMismatchError(
                 f"{receipt.path} was made under fingerprint {receipt.fingerprint[:12]}, this recipe has "
                 f"{self.fingerprint[:12]}; use another --out, or the recipe that the dataset was made with"

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.domain.balance import Targets
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.conditions import slot_conditions
+from pipeline.domain.leakage import REASON as LEAKS
 from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.recipe import Recipe, Threshold
 from pipeline.domain.records import Cell, Float32, minted_key, template_of
@@ -54,7 +55,12 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     emb = flat.reshape(len(unit.proposals), probes, -1)
     measures = measure_fixed(parts.measurers, images, parts.judge_batch)
     finite = sound & finite_rows(measures, len(images))
+    screened: dict[str, Float32] = {}
+    if parts.screen is not None:
+        screened, seen = parts.screen.embedded(images, flat)
+        finite &= seen
     readable = np.all(finite.reshape(-1, probes), axis=1).tolist()
+    near = _near_galleries(parts, screened, np.flatnonzero(readable).tolist())
     threshold = consistency_cos(recipe, parts.judge.calibration)
     rows = []
     for n, proposal in enumerate(unit.proposals):
@@ -63,20 +69,22 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
             continue
         pooled = {k: float(v.reshape(-1, probes)[n].mean()) for k, v in measures.items()}
         quality = leave_one_out(emb[n])
-        accepted = quality >= threshold
+        reasons = [] if quality >= threshold else [INCONSISTENT]
+        if parts.screen is not None and parts.screen.refuses and parts.screen.leaks(near[n], probes):
+            reasons.append(LEAKS)
         rows.append(
             {
                 "candidate": proposal.candidate,
                 "cell_asked": proposal.cell,
                 "probes": probes,
-                "measures": {k: v for k, v in pooled.items() if "=" not in k},
+                "measures": {k: v for k, v in pooled.items() if "=" not in k} | near.get(n, {}),
                 "posterior": {k: v for k, v in pooled.items() if "=" in k},
                 "vector": vectors[n],
                 "template": template_of(emb[n]),
                 "quality": quality,
                 "probe_keys": [minted_key(proposal.candidate, k, 0) for k in range(probes)],
-                "accepted": accepted,
-                "reasons": [] if accepted else [INCONSISTENT],
+                "accepted": not reasons,
+                "reasons": reasons,
             }
         )
     files = parts.segments.write_probes(parts.store, unit.name, rows)
@@ -84,6 +92,18 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     receipt = receipt_of(unit, parts, counts, files, started_s)
     commit(parts, receipt)
     return receipt
+
+
+def _near_galleries(parts: Parts, screened: Mapping[str, Float32], rows: list[int]) -> dict[int, dict[str, float]]:
+    """Return how near the templates of these candidates come to the galleries; nothing where nothing is screened."""
+    if parts.screen is None or not rows:
+        return {}
+    probes = parts.recipe.enrol.probes
+    templates = {
+        role: np.stack([template_of(emb[n * probes : (n + 1) * probes]) for n in rows])
+        for role, emb in screened.items()
+    }
+    return dict(zip(rows, parts.screen.numbers(templates), strict=True))
 
 
 def _unreadable(proposal: Proposal, vector_D: Float32, probes: int) -> dict[str, Any]:

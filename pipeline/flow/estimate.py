@@ -15,10 +15,11 @@ from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.records import Cell, Identity, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Proposal, Stage
-from pipeline.flow.enrol import draw_vector
+from pipeline.flow.enrol import cell_of, draw_vector
 from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.make import generate_fixed
 from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed
+from pipeline.flow.twins import twins_per_image
 from pipeline.flow.window import Outcome, Try
 
 TRIAL_IDENTITIES = 6
@@ -73,7 +74,8 @@ def from_trial(parts: Parts) -> Costs:
     cells = [c for c in parts.targets.cells if not parts.targets.joint or parts.targets.joint[c]]
     chosen = [cells[n % len(cells)] for n in range(TRIAL_IDENTITIES)]
     each = probes + max(1, -(-2 * parts.generator_batch // TRIAL_IDENTITIES))
-    vectors = [draw_vector(parts, Proposal(n, str(c))) for n, c in enumerate(chosen)]
+    last = parts.sampler.candidates or TRIAL_IDENTITIES  # of a sampler with fewer some are tried twice
+    vectors = [draw_vector(parts, Proposal(n % last, str(c))) for n, c in enumerate(chosen)]
     asked = [Try(n, k, 0) for n in range(TRIAL_IDENTITIES) for k in range(each)]
     stream = Stream.PROBE_CONDITION
     conditions = [slot_conditions(recipe.conditions, recipe.seed, stream, t.identity, t.slot) for t in asked]
@@ -100,7 +102,9 @@ def from_trial(parts: Parts) -> Costs:
         for n in np.flatnonzero(enrolled)
     ]
     samples = samples_of(asked, conditions, emb, measures, sound, Templates(people))
-    bench = Bench(parts.filters(recipe.identities.count))
+    pooled = {p.ordinal: {k: float(v[p.ordinal * each :][:probes].mean()) for k, v in measures.items()} for p in people}
+    looks = {ordinal: cell_of(posterior, parts.targets) for ordinal, posterior in pooled.items()}
+    bench = Bench(parts.filters(recipe.identities.count), fields=recipe.balance.by, cells=looks)
     judged = [
         bench.settle(s, bench.alone(s) if sound[n] else {}, sound=bool(sound[n]))
         for n, s in enumerate(samples)
@@ -113,6 +117,7 @@ def from_trial(parts: Parts) -> Costs:
         worker_s_per_image=seconds / len(asked),
         # a trial that keeps nothing says little: one more image than it made would have been kept
         accepted_share=max(kept, 1) / (len(judged) + (kept == 0)),
-        bytes_per_image=float(np.mean([len(data) for data in stored])) + 3 * 512,
+        # its twins are about as large, on the average
+        bytes_per_image=(float(np.mean([len(data) for data in stored])) + 3 * 512) * (1 + twins_per_image(recipe)),
         bytes_per_row=4.0 * (emb.shape[1] + 2 * len(measures)) + 256,
     )

@@ -12,15 +12,19 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.domain.cosines import exact_cosines
+from pipeline.domain.one_to_many import References, max_cos_to_others
 from pipeline.domain.ports import Filter
-from pipeline.domain.records import Conditions, Float32, Identity, Sample, Verdict, minted_key
-from pipeline.domain.separation import exact_cos, max_cos_to_others
+from pipeline.domain.records import Cell, Conditions, Float32, Identity, Sample, Verdict, minted_key
 from pipeline.flow.siblings import Siblings
 from pipeline.flow.window import Outcome, Try
 
 OWN = "own_template_cos"
 NEAREST = "nearest_other_cos"
 NEAREST_ORDINAL = "nearest_other_identity"
+OWN_CELL = "own_cell_probability"
+"""Probability, on one image, of the cell that its identity is enrolled in: the least over the fields of `balance.by`;
+`own_cell_probability:<field>` is that of one field. Given only where a filter asks for it, with `judges_cell`."""
 UNREADABLE = "numbers_not_finite"
 """Why a face is refused whose embedding or measures came out NaN, infinite or without length."""
 
@@ -31,18 +35,18 @@ class Templates:
     def __init__(self, identities: Sequence[Identity]) -> None:
         """Stack the templates; `identities` come in ordinal order."""
         self.ordinals = np.array([i.ordinal for i in identities], np.int64)
-        self.matrix_ME: Float32 = (
-            np.stack([i.template_E for i in identities]) if identities else np.empty((0, 0), np.float32)
-        )
+        rows_ME = np.stack([i.template_E for i in identities]) if identities else np.empty((0, 0), np.float32)
+        self.references = References(rows_ME, "templates")
         self.row = {int(o): n for n, o in enumerate(self.ordinals)}
 
     def identity_measures(self, emb_NE: Float32, owners: Sequence[int]) -> list[dict[str, float]]:
         """Return, per embedding, its cosine to its own template and to the nearest other one."""
         own = np.array([self.row[o] for o in owners], np.int64)
-        best, where = max_cos_to_others(emb_NE, self.matrix_ME, own)
+        best, where = max_cos_to_others(emb_NE, self.references, own)
+        own_cos = exact_cosines(emb_NE, np.arange(len(emb_NE)), self.references.rows_ME, own)
         return [
             {
-                OWN: exact_cos(emb_NE[n], self.matrix_ME[own[n]]),
+                OWN: float(own_cos[n]),
                 NEAREST: float(best[n]),
                 NEAREST_ORDINAL: float(self.ordinals[where[n]]) if where[n] >= 0 else -1.0,
             }
@@ -83,31 +87,70 @@ def samples_of(
     return out
 
 
+def own_cell(measures: Mapping[str, float], fields: Sequence[str], cell: Cell) -> dict[str, float]:
+    """Return OWN_CELL of an image, and the same for each field.
+
+    Args:
+        measures: the image's own estimates, `field=value`.
+        fields: the recipe's `balance.by`, at least one.
+        cell: what its identity is enrolled in: one value per field.
+    """
+    each = {
+        f"{OWN_CELL}:{field}": measures[f"{field}={value}"] for field, value in zip(fields, cell.values, strict=True)
+    }
+    return {OWN_CELL: float(np.min(list(each.values()))), **each}  # NaN where one is: Python's min would skip it
+
+
+def judges_cell(judge: Filter) -> bool:
+    """Return whether a filter compares a sample with its identity's cell, and needs `own_cell` for that."""
+    return bool(getattr(judge, "judges_cell", False))
+
+
 class Bench:
     """Judges a unit's candidates: each alone, whenever that may be, then in the order of making, siblings considered.
 
     Both when images are made and when stored numbers are judged again.
     """
 
-    def __init__(self, filters: Sequence[Filter], published: Mapping[int, Float32] | None = None) -> None:
-        """Take the filters, and the embeddings of published images by ordinal, (K, E) each."""
+    def __init__(
+        self,
+        filters: Sequence[Filter],
+        published: Mapping[int, Float32] | None = None,
+        *,
+        fields: Sequence[str] = (),
+        cells: Mapping[int, Cell] | None = None,
+    ) -> None:
+        """Take the filters, and what they may ask for besides a sample's own numbers.
+
+        Args:
+            filters: in the order of the recipe.
+            published: ordinal -> embeddings of its published images, (K, E).
+            fields: the recipe's `balance.by`.
+            cells: ordinal -> the cell that it is enrolled in; numbers of those who have none here must come with the
+                sample.
+        """
         self._filters = tuple(filters)
+        self._fields = tuple(fields)
+        self._cells = (cells or {}) if any(map(judges_cell, filters)) else {}
         self._siblings = Siblings(published or {}) if any(f.judges_siblings for f in filters) else None
 
     def alone(self, sample: Sample) -> dict[str, Verdict]:
         """Return the verdicts of the filters that look at nothing but the sample, by filter."""
+        sample = self._with_cell(sample)
         return {f.name: f.judge(sample) for f in self._filters if not f.judges_siblings}
 
     def settle(
-        self, sample: Sample, alone: Mapping[str, Verdict], *, sound: bool = True
+        self, sample: Sample, alone: Mapping[str, Verdict], *, sound: bool = True, enters: bool = True
     ) -> tuple[Sample, tuple[Verdict, ...], Outcome]:
         """Return the sample with its sibling numbers, every filter's verdict, and what they amount to.
 
         Candidates come in the order in which they were made. Of a face without numbers the one verdict is that it has
-        none: NaN lies on either side of a threshold, so no filter is asked about it.
+        none: NaN lies on either side of a threshold, so no filter is asked about it. One that does not enter is judged,
+        and is no sibling of those after it, whatever comes of it.
         """
         if not sound:
             return sample, (Verdict("numbers", False, UNREADABLE, 0.0, 0.0),), Outcome.REFUSED
+        sample = self._with_cell(sample)
         if self._siblings is not None:
             sample = replace(sample, measures={**sample.measures, **self._siblings.numbers(sample)})
         verdicts = tuple(f.judge(sample) if f.judges_siblings else alone[f.name] for f in self._filters)
@@ -115,7 +158,7 @@ class Bench:
         outcome = Outcome.REFUSED
         if all(f.judges_condition for f in failed):
             outcome = Outcome.MISSED_CONDITION if failed else Outcome.ACCEPTED
-        if self._siblings is not None:
+        if self._siblings is not None and enters:
             self._siblings.settle(sample, outcome)
         return sample, verdicts, outcome
 
@@ -123,3 +166,9 @@ class Bench:
         """Let go of an identity that is closed."""
         if self._siblings is not None:
             self._siblings.forget(identity)
+
+    def _with_cell(self, sample: Sample) -> Sample:
+        cell = self._cells.get(sample.identity)
+        if cell is None:
+            return sample
+        return replace(sample, measures={**sample.measures, **own_cell(sample.measures, self._fields, cell)})

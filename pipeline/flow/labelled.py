@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.domain.cosines import exact_cos
 from pipeline.domain.errors import UserError
 from pipeline.domain.ports import LabelledFace, LabelledFaces, Recogniser
-from pipeline.domain.records import Float32, unit_rows
+from pipeline.domain.records import Float32, UInt8, unit_rows
 from pipeline.flow.parts import embed_each
 
 
@@ -24,6 +28,7 @@ class LabelledEmbeddings:
         label_names: labels in the order in which they first came.
         names: where each row comes from.
         unreadable: names of faces whose embedding came out NaN, infinite or without length; they have no row.
+        digest: SHA-256 over label, name and pixels (or vector) of every face of the source, in its order.
     """
 
     emb_NE: Float32
@@ -31,6 +36,60 @@ class LabelledEmbeddings:
     label_names: tuple[str, ...]
     names: tuple[str, ...]
     unreadable: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairCosines:
+    """What a recogniser says of pairs of pictures.
+
+    Attributes:
+        genuine_cos_N: float64 cosines of pairs that show one person.
+        impostor_cos_N: float64 cosines of pairs that do not.
+        unreadable: pairs left out because an embedding came out NaN, infinite or without length.
+        digest: SHA-256 over pixels and truth of every pair, in order.
+    """
+
+    genuine_cos_N: npt.NDArray[np.float64]
+    impostor_cos_N: npt.NDArray[np.float64]
+    unreadable: int
+    digest: str
+
+
+class LabelledPairs(Protocol):
+    """Pairs of aligned pictures, and of each pair whether both show one person; who that is stays unsaid."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[tuple[UInt8, UInt8, bool]]:
+        """Yield two faces, uint8 RGB, and the truth, in an order that never changes."""
+        ...
+
+
+def embed_pairs(source: LabelledPairs, recogniser: Recogniser, batch: int) -> PairCosines:
+    """Return the cosines of every pair of a source.
+
+    Raises:
+        UserError: the source is empty.
+    """
+    digest = hashlib.sha256()
+    found: dict[bool, list[float]] = {True: [], False: []}
+    unreadable, pairs = 0, iter(source)
+    while block := list(islice(pairs, batch)):
+        for first, second, same in block:
+            for part in (first.tobytes(), second.tobytes(), bytes([same])):
+                digest.update(part)
+        faces = np.stack([face for first, second, _ in block for face in (first, second)])
+        emb, sound = embed_each(recogniser, faces, batch)
+        for number, (_, _, same) in enumerate(block):
+            a, b = 2 * number, 2 * number + 1
+            if sound[a] and sound[b]:
+                found[same].append(exact_cos(emb[a], emb[b]))
+            else:
+                unreadable += 1
+    if not found[True] and not found[False]:
+        raise UserError(f"{source.name}: no pair here that can be embedded; give a source with at least one")
+    return PairCosines(np.array(found[True]), np.array(found[False]), unreadable, digest.hexdigest())
 
 
 def embed_labelled(source: LabelledFaces, recogniser: Recogniser, batch: int) -> LabelledEmbeddings:
@@ -45,9 +104,11 @@ def embed_labelled(source: LabelledFaces, recogniser: Recogniser, batch: int) ->
     blocks: list[Float32] = []
     labels, names, unreadable = [], [], []
     numbers: dict[str, int] = {}
+    digest = hashlib.sha256()
     for faces in _batched(source, batch):
         emb, sound = _embedded(source, faces, recogniser, batch)
         for face, good in zip(faces, sound.tolist(), strict=True):
+            _add(digest, face)
             if good:
                 labels.append(numbers.setdefault(face.label, len(numbers)))
                 names.append(face.name)
@@ -57,8 +118,24 @@ def embed_labelled(source: LabelledFaces, recogniser: Recogniser, batch: int) ->
     if not names:
         raise UserError(f"{source.name}: no face here that can be embedded; give a source with at least one")
     return LabelledEmbeddings(
-        np.concatenate(blocks), np.array(labels, np.int64), tuple(numbers), tuple(names), tuple(unreadable)
+        np.concatenate(blocks),
+        np.array(labels, np.int64),
+        tuple(numbers),
+        tuple(names),
+        tuple(unreadable),
+        digest.hexdigest(),
     )
+
+
+def _add(digest: hashlib._Hash, face: LabelledFace) -> None:
+    """Add a face to a digest, each part with its length before it, so that no two sources read alike."""
+    held = face.face_HWC if face.face_HWC is not None else face.vector_D
+    parts = [face.label.encode(errors="surrogateescape"), face.name.encode(errors="surrogateescape")]
+    if held is not None:
+        parts.append(np.ascontiguousarray(held).tobytes())
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
 
 
 def _embedded(

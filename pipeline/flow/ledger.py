@@ -13,12 +13,17 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, Manifest, Receipt, manifest_path, receipt_path, version_name
 from pipeline.domain.ports import Store, Stored
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import NOTES, enrolled_receipt_name
+from pipeline.flow.leakage import LIMITS, PAIRS, note_files, read_note
+from pipeline.flow.leakage import PREFIX as GALLERIES
+from pipeline.flow.sidecars import FOLDERS as SIDE_CARS
 
 RUN_AGAIN = "run the same generate command again: its unit alone is made again"
+MEASURE_AGAIN = "run the same measure command again: it alone is made again"
 DELETE_AND_RUN = f"delete it, then {RUN_AGAIN}"
 RESTORE = "restore it from a copy"
 FOLDERS = (
@@ -32,6 +37,9 @@ FOLDERS = (
     "quarantine/",
     NOTES,
     "runs/",
+    *SIDE_CARS,
+    GALLERIES,
+    PAIRS,
 )
 """In this order, because a run may be at work: what names a file is written after it, so it is listed before it."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
@@ -70,6 +78,7 @@ class Ledger:
         receipts: unit name -> receipt.
         manifests: version -> manifest, oldest first.
         exports: paths of the manifests of exports.
+        side_cars: paths of the records of what was added beside segments.
         claims: path -> what is said of it; several where records differ.
         retired: versions whose index, documents and exports were removed when something was erased.
         problems: what is wrong with the records themselves.
@@ -79,6 +88,7 @@ class Ledger:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
     exports: list[str] = field(default_factory=list)
+    side_cars: list[str] = field(default_factory=list)
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     retired: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
@@ -100,6 +110,8 @@ def read_ledger(store: Store) -> Ledger:
         # after the receipts: where both name a file, its receipt is the nearer witness
         ledger.claim((*manifest.files, *manifest.documents), manifest.path)
     _read_exports(store, ledger)
+    _read_side_cars(store, ledger)
+    _read_galleries(store, ledger)
     _check_chain(ledger)
     _check_generations(ledger)
     return ledger
@@ -122,6 +134,8 @@ def remedy_of(path: str, *, altered: bool = False) -> str:
     """Return what to do about a named file that is missing or has another size, or, with the right size, is altered."""
     if path.startswith(("segments/", "audits/", "enrolled/")):
         return RUN_AGAIN.replace(" again:", " again with --deep:") if altered else RUN_AGAIN
+    if path.startswith(SIDE_CARS):
+        return f"delete it, then {MEASURE_AGAIN}" if altered else MEASURE_AGAIN
     if path.startswith("exports/"):
         anew = "run the same generate command again: the export of the newest version is written anew"
         return f"{RESTORE}, or {'delete it and ' if altered else ''}{anew}"
@@ -225,6 +239,38 @@ def _read_exports(store: Store, ledger: Ledger) -> None:
         ledger.claim(entries, path)
 
 
+def _read_side_cars(store: Store, ledger: Ledger) -> None:
+    paths = [p for p in ledger.stored if p.startswith(SIDE_CARS) and p.endswith(".json")]
+    for path, data in sorted(store.get_many(paths).items()):
+        ledger.side_cars.append(path)
+        try:
+            record = Receipt.from_json(data)
+            expected = f"{path.rpartition('/')[0]}/{record.unit['of']}-{record.unit['side_car']}.json"
+        except _DAMAGE as error:
+            what = f"not the record of a side-car ({type(error).__name__})"
+            ledger.problems.append(Problem(path, what, "the JSON of one", remedy_of(path)))
+            continue
+        if path != expected:
+            ledger.problems.append(Problem(path, f"the record of {expected}", "its own", remedy_of(path, altered=True)))
+        ledger.claim(record.files, path)
+
+
+def _read_galleries(store: Store, ledger: Ledger) -> None:
+    """Take note of what galleries of people are kept under `private/`: blocks by their notes, pairs by manifests."""
+    for path in sorted(p for p in ledger.stored if re.fullmatch(rf"{GALLERIES}[^/]+-[0-9a-f]{{16}}\.json", p)):
+        if path.startswith(LIMITS):
+            continue
+        try:
+            ledger.claim(note_files(read_note(store, path.removesuffix(".json")) or {}), path)
+        except (*_DAMAGE, StoreError):
+            remedy = "delete it: the next run that makes something prepares the gallery anew"
+            ledger.problems.append(Problem(path, "not the note of a gallery", "the JSON of one", remedy))
+    for manifest in ledger.manifests.values():
+        leakage = manifest.figures.get("leakage")
+        kept = leakage.get("private", {}) if isinstance(leakage, Mapping) else {}
+        ledger.claim((FileEntry(f["path"], f["sha256"], f["bytes"]) for f in kept.values()), manifest.path)
+
+
 def _check_chain(ledger: Ledger) -> None:
     """Versions are numbered without a gap, and each names the one before it, so none has two children."""
     there = {p.split("/")[1] for p in ledger.stored if re.fullmatch(r"versions/v\d+/manifest\.json", p)}
@@ -261,19 +307,32 @@ def _check_generations(ledger: Ledger) -> None:
 
 
 def _check_fingerprints(ledger: Ledger) -> None:
-    """One dataset has one fingerprint: that of its versions, or before the first that of most receipts."""
-    stated = Counter(m.fingerprint for m in ledger.manifests.values()) or Counter(
-        r.fingerprint for r in ledger.receipts.values()
-    )
-    if not stated:
-        return
-    (common, _), *_ = stated.most_common(1)
+    """One generation has one fingerprint: that of its version, or before that of most of its receipts.
+
+    Judging again begins a generation under other filters; what is audited in it may be of any before.
+    """
     records: list[Manifest | Receipt] = [*ledger.manifests.values(), *ledger.receipts.values()]
+    of: dict[int, str] = {}
+    for generation in {_generation_of(r) for r in records}:
+        mine = [r for r in records if _generation_of(r) == generation and not _is_audit(r)]
+        stated = Counter(r.fingerprint for r in mine if isinstance(r, Manifest)) or Counter(r.fingerprint for r in mine)
+        if stated:
+            of[generation] = stated.most_common(1)[0][0]
     for record in records:
-        if record.fingerprint != common:
-            found, wanted = f"fingerprint {record.fingerprint[:12]}", f"{common[:12]}, that of the dataset"
+        common = of.get(_generation_of(record), record.fingerprint)
+        fits = record.fingerprint in of.values() if _is_audit(record) else record.fingerprint == common
+        if of and not fits:
+            found, wanted = f"fingerprint {record.fingerprint[:12]}", f"{common[:12]}, that of its generation"
             remedy = RESTORE if isinstance(record, Manifest) else remedy_of_receipt(record.path, ledger.manifests)
             ledger.problems.append(Problem(record.path, found, wanted, remedy))
+
+
+def _is_audit(record: Manifest | Receipt) -> bool:
+    return isinstance(record, Receipt) and record.unit["stage"] == Stage.AUDIT.value
+
+
+def _generation_of(record: Manifest | Receipt) -> int:
+    return record.generation if isinstance(record, Manifest) else _generation(record.unit)
 
 
 def remedy_of_missing(path: str, ledger: Ledger) -> str:

@@ -16,16 +16,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipeline.domain.conditions import slot_conditions
+from pipeline.domain.cones import without_cone
 from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.records import Candidate, Conditions, Float32, Identity, Sample, UInt8, Verdict
 from pipeline.domain.rng import Key, Stream
+from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Unit
 from pipeline.flow.commit import commit, receipt_of
+from pipeline.flow.cones import slot_vectors
 from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed, padded, within_device_memory
 from pipeline.flow.past import published_siblings
-from pipeline.flow.window import Outcome, Try, Window
+from pipeline.flow.twins import TwinMaker
+from pipeline.flow.window import Closed, Outcome, Try, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +57,19 @@ def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receip
     started_s = parts.clock.now_s()
     maker = _Maker(unit, parts, enrolled)
     outcomes: list[tuple[bool, bool, tuple[str, ...]]] = []
+    twins = 0
 
     def counted() -> Iterator[Candidate]:
+        nonlocal twins
         for candidate in maker.candidates():
-            outcomes.append((candidate.accepted, candidate.off_target, candidate.reasons))
+            if is_twin(candidate.sample.key):
+                twins += candidate.accepted
+            else:
+                outcomes.append((candidate.accepted, candidate.off_target, candidate.reasons))
             yield candidate
 
     files = parts.segments.write_images(parts.store, unit.name, counted())
-    receipt = receipt_of(unit, parts, Counts.of(outcomes), files, started_s)
+    receipt = receipt_of(unit, parts, replace(Counts.of(outcomes), twins=twins), files, started_s)
     run = {**receipt.run, "batches": maker.batches, "batch_rows": maker.batches * parts.generator_batch}
     receipt = replace(receipt, run=run)
     commit(parts, receipt)
@@ -75,6 +84,15 @@ class _Flight:
     job: Callable[[], Judged]
 
 
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A closed identity's candidates, whose twins are being made, if it gets any, and how to make them again."""
+
+    candidates: list[Candidate]
+    future: Future[list[Candidate]] | None = None
+    job: Callable[[], list[Candidate]] = list
+
+
 @dataclass(slots=True)
 class _Maker:
     unit: Unit
@@ -86,17 +104,27 @@ class _Maker:
     _made: int = 0
     _bench: Bench = field(init=False)
     _held: dict[int, list[Candidate]] = field(default_factory=dict)
+    _leaving: deque[_Leaving] = field(default_factory=deque)
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yield every candidate, identity by identity as they close, each identity's in the order they were made."""
+        """Yield every candidate, identity by identity as they close, each identity's in the order they were made.
+
+        An identity's twins come after its candidates, in the order of their parents.
+        """
         recipe, parts = self.parts.recipe, self.parts
-        window = Window(
-            self.unit.ordinals, self.unit.slots, recipe.attempts, recipe.unit.window, persistent=self.unit.slots[0] > 0
-        )
+        unit = self.unit
+        owes = dict(zip(unit.ordinals, unit.open_slots, strict=True)) if unit.open_slots else {}
+        window = Window(unit.ordinals, unit.slots, recipe.attempts, recipe.unit.window, persistent=unit.adds, owes=owes)
         templates = Templates([self.enrolled[o] for o in sorted(self.enrolled)])
         filters = parts.filters(len(self.enrolled))
         needed = bool(self.unit.siblings_of) and any(f.judges_siblings for f in filters)
-        self._bench = Bench(filters, published_siblings(parts, self.unit) if needed else None)
+        self._bench = Bench(
+            filters,
+            published_siblings(parts, unit) if needed else None,
+            fields=recipe.balance.by,
+            cells={o: self.enrolled[o].cell for o in unit.ordinals},
+        )
+        twins = TwinMaker(parts, templates) if parts.twins else None
         flying: deque[_Flight] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="measure") as pool:
             while True:
@@ -105,9 +133,11 @@ class _Maker:
                     len(flying) >= recipe.unit.lookahead
                     or window.available(parts.generator_batch) < parts.generator_batch
                 ):
-                    yield from self._settle(window, self._judged(flying))
+                    self._settle(window, self._judged(flying), twins, pool)
+                    yield from self._left(flying)
                 tries = window.take(parts.generator_batch)
                 if not tries and not flying:
+                    yield from self._left(flying, everybody=True)
                     return
                 if not tries:
                     continue
@@ -121,6 +151,9 @@ class _Maker:
         """Wait until at most so many batches are being judged. Their verdicts are not looked at: that has its time."""
         for flight in list(flying)[: max(0, len(flying) - at_most)]:
             flight.future.exception()
+        for leaving in self._leaving if at_most == 0 else ():
+            if leaving.future is not None:
+                leaving.future.exception()
 
     def _judged(self, flying: deque[_Flight]) -> Judged:
         """Return the oldest batch's verdicts; where the device had no room for them, judge it again, alone."""
@@ -147,10 +180,11 @@ class _Maker:
 
     def _generate(self, tries: list[Try]) -> tuple[UInt8, list[Conditions]]:
         parts, recipe = self.parts, self.parts.recipe
-        vectors = np.stack([self.enrolled[t.identity].vector_D for t in tries])
         conditions = [
             slot_conditions(recipe.conditions, recipe.seed, Stream.SAMPLE_CONDITION, t.identity, t.slot) for t in tries
         ]
+        own = [self.enrolled[t.identity].vector_D for t in tries]
+        vectors = slot_vectors(own, conditions, recipe.seed, [(t.identity, t.slot) for t in tries])
         noise = [Key(recipe.seed, Stream.SAMPLE_NOISE, t.identity, t.slot, t.attempt) for t in tries]
         faces = generate_fixed(parts, vectors, conditions, noise)
         self.batches += 1
@@ -170,13 +204,16 @@ class _Maker:
         emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
         measures = measure_fixed(parts.measurers, decoded, parts.judge_batch)
         sound &= finite_rows(measures, len(tries))
+        if parts.screen is not None:
+            near, sound = parts.screen.of_samples(decoded, emb, sound)
+            measures |= near
         out: Judged = []
         for n, sample in enumerate(samples_of(tries, conditions, emb, measures, sound, templates)):
             alone = self._bench.alone(sample) if sound[n] else {}
             out.append(_Measured(sample, first_order + n, alone, bool(sound[n]), stored[n]))
         return out
 
-    def _settle(self, window: Window, judged: Judged) -> Iterator[Candidate]:
+    def _settle(self, window: Window, judged: Judged, twins: TwinMaker | None, pool: ThreadPoolExecutor) -> None:
         for measured in judged:
             sample, verdicts, outcome = self._bench.settle(measured.sample, measured.alone, sound=measured.sound)
             window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
@@ -185,12 +222,42 @@ class _Maker:
             self._held.setdefault(sample.identity, []).append(candidate)
         for closed in window.closed():
             self._bench.forget(closed.identity)
-            for candidate in self._held.pop(closed.identity):
-                sample = candidate.sample
-                if Try(sample.identity, sample.slot, sample.attempt) in closed.off_target:
-                    yield replace(candidate, accepted=True, off_target=True)
-                else:
-                    yield candidate if candidate.accepted else replace(candidate, jpeg=None)
+            made = [_final(candidate, closed) for candidate in self._held.pop(closed.identity)]
+            # nobody sees the images of an identity that was given up
+            if twins is not None and (closed.full or self.unit.adds):
+                job = functools.partial(twins.of, [c for c in made if c.accepted])
+                self._leaving.append(_Leaving(made, pool.submit(job), job))
+            else:
+                self._leaving.append(_Leaving(made))
+
+    def _left(self, flying: deque[_Flight], *, everybody: bool = False) -> Iterator[Candidate]:
+        """Yield whose twins are ready, in the order in which they closed; `everybody` waits for them."""
+        while self._leaving:
+            leaving = self._leaving[0]
+            if leaving.future is not None and not leaving.future.done() and not everybody:
+                return
+            twins = self._twinned(leaving, flying)
+            self._leaving.popleft()
+            yield from (*leaving.candidates, *twins)
+
+    def _twinned(self, leaving: _Leaving, flying: deque[_Flight]) -> list[Candidate]:
+        """Return the twins of who leaves; where the device had no room for them, make them again, alone."""
+        if leaving.future is None:
+            return []
+        try:
+            return leaving.future.result()
+        except DeviceMemoryError:
+            self._alone = True
+            self._wait(flying, 0)
+            return leaving.job()
+
+
+def _final(candidate: Candidate, closed: Closed) -> Candidate:
+    """Return a candidate as it is stored, now that it is known which misses fill their slots."""
+    sample = candidate.sample
+    if Try(sample.identity, sample.slot, sample.attempt) in closed.off_target:
+        return replace(candidate, accepted=True, off_target=True)
+    return candidate if candidate.accepted else replace(candidate, jpeg=None)
 
 
 def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Conditions], noise: Sequence[Key]) -> UInt8:
@@ -203,7 +270,7 @@ def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Condi
     faces = []
     for start in range(0, len(conditions), shape):
         part = slice(start, start + shape)
-        asked = conditions[part]
+        asked = [without_cone(c) for c in conditions[part]]
         filled = [*asked] + [asked[0]] * (shape - len(asked))
         with within_device_memory("generator.batch", shape):
             made = parts.generator.generate(padded(vectors_ND[part], shape), filled, padded(drawn[part], shape))

@@ -22,7 +22,7 @@ from pipeline.flow.ledger import Ledger, Problem, read_ledger
 GRACE_S = 24 * 3600.0
 BATCH = 200
 """Between two batches the lease is renewed, and what was named in the meantime is read."""
-_FOLDERS = ("segments/", "audits/", "enrolled/", "versions/", "exports/", "quarantine/", "runs/")
+_FOLDERS = ("segments/", "audits/", "enrolled/", "versions/", "exports/", "quarantine/", "runs/", "measures/")
 """Where orphans are looked for. Recipes, receipts, previews and private files are never orphans."""
 
 
@@ -122,7 +122,7 @@ def _unnamed(store: Store, ledger: Ledger, stored: Iterable[Stored]) -> Iterator
     beats = [s for p, s in ledger.stored.items() if p.startswith("runs/") and not p.startswith(LEASES)]
     # the last run's, even where a lease was taken since, for a removal like this one
     newest = max(beats, key=lambda s: s.modified_s).path if beats else ""
-    kept = {*ledger.claims, *ledger.exports, *live.values(), newest, *_enrolled(ledger)}
+    kept = {*ledger.claims, *ledger.exports, *ledger.side_cars, *live.values(), newest, *_enrolled(ledger)}
     for entry in stored:
         if entry.path not in kept:
             why = _why(entry.path, ledger.receipts)
@@ -150,4 +150,6 @@ def _why(path: str, receipts: Mapping[str, object]) -> str | None:
         return None if re.fullmatch(r"versions/[^/]+/manifest\.json", path) else "no manifest names it"
     if path.startswith("exports/"):
         return "no manifest of an export names it"
+    if path.startswith("measures/"):
+        return "no record of a side-car names it"
     return "no receipt names it"

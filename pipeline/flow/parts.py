@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain import ports
 from pipeline.domain.balance import Targets
+from pipeline.domain.cosines import BlockProduct, NumpyProduct
 from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.fingerprint import Prints
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Float32, UInt8, require_unit_rows, unit_length
+
+if TYPE_CHECKING:
+    from pipeline.flow.leakage import Screen
 
 FilterFactory = Callable[[int], tuple[ports.Filter, ...]]
 """Number of enrolled identities -> the recipe's filters with their thresholds resolved."""
@@ -45,6 +49,12 @@ class Parts:
     """Raises LeaseHeldError where another run has taken the dataset over; called before every receipt and manifest."""
     run_facts: Mapping[str, Any]
     """Goes into the `run` part of receipts: token, host, device kind, versions."""
+    twins: tuple[ports.Twin, ...] = ()
+    """In the order of the recipe."""
+    screen: Screen | None = None
+    """What faces are screened against; None where the recipe names no gallery."""
+    product: Callable[[], BlockProduct] = NumpyProduct
+    """Gives what compares many vectors with many; which one it is changes no result."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pipeline.domain.records import Cell, Float32, Member, unit_rows
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import enrolled_paths, enrolled_receipt_name
 from pipeline.flow.parts import Parts
-from pipeline.flow.versions import published_rows, read_manifest
+from pipeline.flow.versions import image_rows, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Step:
         images_before: images per identity as of the parent.
         count_before: identities as of the parent.
         published: the version that holds it, where that stands already.
+        rejudges: whether it judges what is stored under other filters, and makes nothing.
+        completes: whether it makes what the parent lacks: slots that stand open, and places of those who are gone.
     """
 
     number: int
@@ -41,6 +43,8 @@ class Step:
     images_before: int = 0
     count_before: int = 0
     published: Manifest | None = None
+    rejudges: bool = False
+    completes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Past:
     Attributes:
         members: everybody enrolled before, in ordinal order.
         tried: ordinal -> up to which slot make units of earlier generations worked it.
-        rows: the parent's index; empty for the first generation.
+        rows: the parent's index without twins; empty for the first generation.
         labels: ordinal -> label, of the published.
         candidates: candidate numbers given so far.
     """
@@ -82,7 +86,7 @@ def past_of(parts: Parts, generation: int, parent: Manifest | None, known: Mappi
     """Return what the generations before `generation` left."""
     if generation == 0:
         return Past()
-    rows = tuple(published_rows(parts.segments, parts.store, parent)) if parent else ()
+    rows = tuple(image_rows(parts.segments, parts.store, parent)) if parent else ()
     made = (r for r in known.values() if r.unit["stage"] == Stage.MAKE.value and r.unit["generation"] < generation)
     closed = [enrolled_receipt_name(g) for g in range(generation)]
     if missing := [name for name in closed if name not in known]:
@@ -182,7 +186,7 @@ def published_siblings(parts: Parts, unit: Unit) -> dict[int, Float32]:
     manifest = read_manifest(parts.store, unit.siblings_of)
     mine = set(unit.ordinals)
     rows = sorted(
-        (r for r in published_rows(parts.segments, parts.store, manifest) if r.identity in mine), key=attrgetter("key")
+        (r for r in image_rows(parts.segments, parts.store, manifest) if r.identity in mine), key=attrgetter("key")
     )
     embeddings: dict[str, Float32] = {}
     for segment in sorted({r.segment for r in rows}):

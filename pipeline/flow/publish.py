@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, sha256_hex, version_name
 from pipeline.domain.records import Cell
+from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Stage
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step
@@ -19,7 +20,7 @@ from pipeline.flow.versions import read_manifest
 
 
 def index_rows(parts: Parts, past: Past, standing: Standing, cells: Mapping[int, Cell]) -> list[IndexRow]:
-    """Return the index: the parent's rows as they are, their identities' new images, and the new identities.
+    """Return the index without twins: the parent's rows as they are, their identities' new images, new identities.
 
     A label never changes: new identities come after the parent's, in ordinal order.
 
@@ -40,8 +41,8 @@ def index_rows(parts: Parts, past: Past, standing: Standing, cells: Mapping[int,
         places = dict(zip(found.keys, zip(found.offset_N.tolist(), found.length_N.tolist(), strict=True), strict=True))
         for n in np.flatnonzero(columns["accepted"]):
             ordinal = int(columns["identity"][n])
-            if ordinal in wanted and standing.unit_of[ordinal] == unit:
-                key = columns["key"][n]
+            key = columns["key"][n]
+            if ordinal in wanted and standing.unit_of[ordinal] == unit and not is_twin(key):
                 rows.append(IndexRow(labels[ordinal], key, ordinal, str(cells[ordinal]), unit, *places[key]))
     return sorted(rows)
 

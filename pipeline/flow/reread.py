@@ -30,6 +30,7 @@ from pipeline.flow.ledger import (
     unit_of,
     wrong_record,
 )
+from pipeline.flow.twins import counts_of_rows
 
 _REMAKE = remedy_of("segments/", altered=True)
 
@@ -110,9 +111,11 @@ class Reread:
         try:
             table = dict(self.segments.read_columns(self.store, name, wanted))
             kept = np.asarray(table["accepted"], bool)
-            missed = np.asarray(table["off_target"], bool) if making else np.zeros(len(kept), bool)
-            outcomes = zip(kept.tolist(), missed.tolist(), table["reasons"], strict=True)
-            counts = Counts.of((k, m, tuple(r)) for k, m, r in outcomes)
+            if making:
+                counts = counts_of_rows(table)
+            else:
+                rows = zip(kept.tolist(), table["reasons"], strict=True)
+                counts = Counts.of((k, False, tuple(r)) for k, r in rows)
         except (StoreError, FileNotFoundError, ValueError, IndexError) as error:
             found = " ".join(str(error).split())[:160]
             problems.append(Problem(path, found, f"the rows of {name}, each refused one with a reason", _REMAKE))
@@ -178,7 +181,7 @@ class Reread:
         return True
 
     def _twins(self) -> Iterator[Problem]:
-        """Find keys that stand in two segments."""
+        """Find keys that stand in two segments, where neither made again what the other filters had refused."""
         if not self._keys:
             return
         every = np.concatenate(self._keys)
@@ -187,11 +190,16 @@ class Reread:
         same = np.flatnonzero(every[order][1:] == every[order][:-1])
         for first, second in sorted({(int(owner[order[n]]), int(owner[order[n + 1]])) for n in same}):
             one, other = self._units[first], self._units[second]
+            if self._makes_again(one) or self._makes_again(other):
+                continue
             keys = [set(self.segments.read_columns(self.store, u, ["key"])["key"]) for u in (one, other)]
             # equal hashes are not always equal keys
             if shared := keys[0] & keys[1]:
                 found = f"{len(shared)} keys that {segment_path(one, 'parquet')} has too, {min(shared)} for one"
                 yield Problem(segment_path(other, "parquet"), found, "every key once in a dataset", RESTORE)
+
+    def _makes_again(self, unit: str) -> bool:
+        return bool(self.ledger.receipts[unit].unit.get("open_slots"))
 
 
 def _is_side_car(data: bytes, key: str) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.domain.leakage import REASON as LEAKS
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Cell, Float32, Member, unit_rows
-from pipeline.domain.separation import separate
+from pipeline.domain.separation import Separation, Separator, separate
 from pipeline.domain.unit import Stage, Unit
 
 HARVEST_COLUMNS = ("identity", "slot", "embedding", "accepted")
@@ -32,7 +33,7 @@ class Harvest:
     Attributes:
         unit: its name.
         ordinals: whom it worked on.
-        owed: slots that each of them owed.
+        owed_N: int64, slots that each of them owed.
         filled_N: int64, how many were filled.
         template_NE: float32 unit rows of all accepted images, published ones included; NaN where there is no image.
         grown: whether its identities are published already.
@@ -40,7 +41,7 @@ class Harvest:
 
     unit: str
     ordinals: tuple[int, ...]
-    owed: int
+    owed_N: npt.NDArray[np.int64]
     filled_N: npt.NDArray[np.int64]
     template_NE: Float32
     grown: bool
@@ -75,20 +76,25 @@ def plan_make_round(
     ordinals: Sequence[int],
     slots: tuple[int, int],
     siblings_of: str = "",
+    open_slots: Mapping[int, tuple[int, ...]] | None = None,
 ) -> list[Unit]:
     """Return the make units of a round: ranges of its ordinals, all slots of an identity in one unit.
 
-    `siblings_of` is the version that holds earlier images of the identities.
+    `siblings_of` is the version that holds earlier images of the identities; `open_slots` are those that each owes,
+    where it does not owe all of `slots`.
     """
     size = recipe.unit.identities
-    return [
-        Unit(
-            Stage.MAKE, generation, first_unit + n, round_number,
-            ordinals=tuple(ordinals[start : start + size]), slots=slots,
-            siblings_of=siblings_of,
-        )
-        for n, start in enumerate(range(0, len(ordinals), size))
-    ]  # fmt: skip
+    units = []
+    for n, start in enumerate(range(0, len(ordinals), size)):
+        mine = tuple(ordinals[start : start + size])
+        owes = tuple(open_slots[o] for o in mine) if open_slots else ()
+        units.append(
+            Unit(
+                Stage.MAKE, generation, first_unit + n, round_number,
+                ordinals=mine, slots=slots, open_slots=owes, siblings_of=siblings_of,
+            )
+        )  # fmt: skip
+    return units
 
 
 def next_in_line(members: Sequence[Member], used: set[int], places: Mapping[Cell, int]) -> list[int]:
@@ -125,10 +131,10 @@ def harvest(unit: Unit, columns: Mapping[str, Any], published_sums: Mapping[int,
     return Harvest(
         unit=unit.name,
         ordinals=unit.ordinals,
-        owed=unit.slots[1] - unit.slots[0],
+        owed_N=np.array([len(unit.slots_of(o)) for o in unit.ordinals], np.int64),
         filled_N=np.array(filled, np.int64),
         template_NE=np.array(templates, np.float32),
-        grown=unit.slots[0] > 0,
+        grown=unit.adds,
     )
 
 
@@ -139,6 +145,9 @@ def close_round(
     lost: Mapping[int, int],
     published: tuple[Sequence[int], Float32],
     threshold_cos: float,
+    leaking: frozenset[int] = frozenset(),
+    *,
+    apart: Separator = separate,
 ) -> Standing:
     """Return where making stands, given every unit of the generation's rounds so far.
 
@@ -152,23 +161,28 @@ def close_round(
         lost: ordinal -> slots that a quarantined unit should have made for it.
         published: ordinals in label order, and their templates (M, E).
         threshold_cos: the cosine at which two such templates collide.
+        leaking: ordinals whose template comes too near to somebody of a gallery: they give way to everybody.
+        apart: separates templates.
     """
     before, templates_ME = list(published[0]), published[1].copy()
     unit_of = {o: h.unit for h in harvests for o in h.ordinals}
-    short, withdrawn = _grow(before, templates_ME, [h for h in harvests if h.grown], threshold_cos)
+    grown = [h for h in harvests if h.grown]
+    short, withdrawn = _grow(before, templates_ME, grown, threshold_cos, leaking, apart)
     failed = {o: QUARANTINED for o in lost if o not in before}
     short |= {o: owed for o, owed in lost.items() if o in before}
     full: list[int] = []
     rows: list[Float32] = []
     for brought in harvests:
         for n, ordinal in enumerate(brought.ordinals if not brought.grown else ()):
-            if brought.filled_N[n] < brought.owed:
+            if brought.filled_N[n] < brought.owed_N[n]:
                 failed[ordinal] = USED_UP
+            elif ordinal in leaking:
+                failed[ordinal] = LEAKS
             else:
                 full.append(ordinal)
                 rows.append(brought.template_NE[n])
     if full:
-        kept = separate(np.stack(rows), threshold_cos, kept_before_ME=templates_ME if before else None).kept_N
+        kept = apart(np.stack(rows), threshold_cos, kept_before_ME=templates_ME if before else None).kept_N
         failed |= {o: COLLIDES for o, keeps in zip(full, kept, strict=True) if not keeps}
     filled = [o for o in full if o not in failed]
     count = Counter(cells[o] for o in [*before, *filled])
@@ -177,7 +191,12 @@ def close_round(
 
 
 def _grow(
-    before: Sequence[int], templates_ME: Float32, grown: Sequence[Harvest], threshold_cos: float
+    before: Sequence[int],
+    templates_ME: Float32,
+    grown: Sequence[Harvest],
+    threshold_cos: float,
+    leaking: frozenset[int],
+    apart: Separator,
 ) -> tuple[dict[int, int], list[int]]:
     """Put the templates of grown identities into `templates_ME`; return who is short, and whose growth is withdrawn."""
     if not grown:
@@ -187,12 +206,17 @@ def _grow(
     short: dict[int, int] = {}
     for brought in grown:
         for n, ordinal in enumerate(brought.ordinals):
-            if brought.filled_N[n] < brought.owed:
-                short[ordinal] = int(brought.owed - brought.filled_N[n])
+            if brought.filled_N[n] < brought.owed_N[n]:
+                short[ordinal] = int(brought.owed_N[n] - brought.filled_N[n])
             templates_ME[place[ordinal]] = brought.template_NE[n]
-    owed = {o: h.owed for h in grown for o in h.ordinals}
-    withdrawn: list[int] = []
-    while gives_way := _giving_way(templates_ME, [o in owed and o not in withdrawn for o in before], threshold_cos):
+    owed = {o: int(n) for h in grown for o, n in zip(h.ordinals, h.owed_N, strict=True)}
+    withdrawn = [o for o in owed if o in leaking]
+    for ordinal in withdrawn:
+        templates_ME[place[ordinal]] = as_published[place[ordinal]]
+        short[ordinal] = owed[ordinal]
+    while gives_way := _giving_way(
+        apart(templates_ME, threshold_cos), [o in owed and o not in withdrawn for o in before]
+    ):
         # as published again, it may be met by another that grew towards it: looked at anew
         for row in gives_way:
             templates_ME[row] = as_published[row]
@@ -201,9 +225,8 @@ def _grow(
     return short, withdrawn
 
 
-def _giving_way(templates_ME: Float32, grows: Sequence[bool], threshold_cos: float) -> list[int]:
+def _giving_way(found: Separation, grows: Sequence[bool]) -> list[int]:
     """Return the rows whose growth is taken back: the later of a pair, or the earlier where the later cannot."""
-    found = separate(templates_ME, threshold_cos)
     out = set()
     for later in np.flatnonzero(~found.kept_N).tolist():
         earlier = int(found.collided_with_N[later])

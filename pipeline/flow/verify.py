@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, IndexRow, Manifest, receipt_path, segment_path
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
+from pipeline.domain.twins import without_twins
 from pipeline.domain.unit import Stage
 from pipeline.flow.ledger import (
     RESTORE,
@@ -174,13 +175,15 @@ def _faults(rows: Sequence[IndexRow], manifest: Manifest, ledger: Ledger) -> Ite
     mixed = [label for label, who in owners.items() if len(who) > 1]
     if mixed or len(set().union(*owners.values())) != len(owners):
         yield f"labels and identities do not match (label {min(mixed, default=0)})", "one label for one identity"
-    for name, number in (("images", len(rows)), ("identities", len(owners))):
-        if manifest.counts.get(name) != number:
+    images = len(without_twins(rows))
+    for name, number in (("images", images), ("twins", len(rows) - images), ("identities", len(owners))):
+        if manifest.counts.get(name, 0) != number:
             yield f"{number} {name}", f"{manifest.counts.get(name)}, as {manifest.path} says"
     named = {f.path for f in manifest.files}
     for unit, number in Counter(r.segment for r in rows).items():
         receipt = ledger.receipts.get(unit)
         if segment_path(unit, "tar") not in named:
             yield f"{number} images in segment {unit}", f"segments that {manifest.path} names"
-        elif receipt is not None and number > receipt.counts.accepted:
-            yield f"{number} images of {unit}", f"at most {receipt.counts.accepted}, as {receipt.path} accepted"
+        elif receipt is not None and number > receipt.counts.accepted + receipt.counts.twins:
+            most = receipt.counts.accepted + receipt.counts.twins
+            yield f"{number} images of {unit}", f"at most {most}, as {receipt.path} accepted"

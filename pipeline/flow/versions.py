@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import IndexRow, Manifest, manifest_path
 from pipeline.domain.ports import SegmentWriter, Store
+from pipeline.domain.twins import without_twins
 
 
 def versions(store: Store) -> list[str]:
@@ -25,7 +26,7 @@ def read_manifest(store: Store, version: str) -> Manifest:
 
 
 def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
-    """Return the index of a version; raises StoreError where it is not there."""
+    """Return the index of a version, twins included; raises StoreError where it is not there."""
     path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
     if path is None:
         raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
@@ -33,6 +34,11 @@ def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) ->
         return segments.read_index(store, path)
     except FileNotFoundError:
         raise StoreError(f"{path}: missing; restore it from a copy") from None
+
+
+def image_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
+    """Return the index of a version without hard-condition twins: what templates, quotas and figures rest on."""
+    return without_twins(published_rows(segments, store, manifest))
 
 
 def is_whole(store: Store, manifest: Manifest | None) -> bool:

@@ -8,7 +8,7 @@ not given up: its other slots are tried all the same, as each image that it gain
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -80,6 +80,7 @@ class Window:
         attempts: tries per slot.
         size: identities open at once.
         persistent: whether an identity is kept although one of its slots used its attempts up.
+        owes: identity -> its slots, where it does not owe all of `slots`.
     """
 
     ordinals: Sequence[int]
@@ -87,6 +88,7 @@ class Window:
     attempts: int
     size: int
     persistent: bool = False
+    owes: Mapping[int, Sequence[int]] = field(default_factory=dict)
     _open: dict[int, _Open] = field(default_factory=dict)
     _entered: int = 0
 
@@ -146,5 +148,5 @@ class Window:
     def _fill(self) -> None:
         while len(self._open) < self.size and self._entered < len(self.ordinals):
             ordinal = self.ordinals[self._entered]
-            self._open[ordinal] = _Open({k: _Slot() for k in range(*self.slots)})
+            self._open[ordinal] = _Open({k: _Slot() for k in self.owes.get(ordinal, range(*self.slots))})
             self._entered += 1

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from itertools import product
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.balance import (
-    adjusted_shares,
-    confusion_of_cells,
     largest_remainder,
-    proposals,
     quotas,
+    require_room,
     targets_of,
-    wilson_interval,
 )
 from pipeline.domain.errors import RecipeError, TargetNotReachedError
 from pipeline.domain.records import Cell
@@ -148,6 +144,10 @@ def test_target_that_no_choice_meets_ends_with_what_there_is() -> None:
         (["tone"], {"light": 1.5, "dark": -0.5}, None, "got -0.5; a share is at least 0"),
         (["tone"], {"light": float("nan"), "dark": 0.5}, None, "got nan; a share is at least 0"),
         (["tone"], {"pale": 1.0}, None, "unknown 'pale'; it is one of light, mid, dark"),
+        (["tone"], {"ligth": 1.0}, None, "unknown 'ligth'; did you mean 'light'"),
+        (["tone", "presentation"], {"feminine/light": 1.0}, None, "did you mean 'light/feminine'"),
+        (["tone", "presentation"], {"light": 1.0}, None, "unknown 'light'; .*it is one of light/feminine, light/masc"),
+        (["tone"], None, {"tone": {"light": 0.5, "feminine": 0.5}}, "balance.marginal.tone: unknown 'feminine'"),
         (["tone"], {"light": 1.0}, {"tone": {"light": 1.0}}, "either `shares`"),
         (["tone"], None, {"presentation": {"feminine": 1.0}}, "presentation not named in balance.by"),
     ],
@@ -158,54 +158,53 @@ def test_impossible_target_is_refused_by_name(by: list[str], shares: object, mar
         targets_of(by, KNOWN, shares, marginal)  # type: ignore[arg-type]
 
 
-def test_proposals_cover_the_shortfall_at_the_measured_yield() -> None:
-    """What is short is divided by the yield, rounded up, capped per cell; a full cell proposes none."""
-    a, b, c, d = (Cell((v,)) for v in "abcd")
-    owed = {a: 10, b: 10, c: 10, d: 10}
+def test_many_cells_are_not_all_listed() -> None:
+    """An unknown cell among 126 names the nearest and how many there are, not all of them."""
+    known = {"race": tuple("abcdefg"), "presentation": ("feminine", "masculine"), "age": tuple("123456789")}
 
-    assert proposals(owed, {a: 4, b: 10, c: 12}, {a: 0.25, d: 0.0}, cap=100) == {a: 24, b: 0, c: 0, d: 100}
-
-
-@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
-def test_adjusted_shares_invert_a_known_confusion(cells: int, seed: int) -> None:
-    """Shares read through a known confusion come back as the true ones."""
-    rng = np.random.default_rng(seed)
-    true = rng.dirichlet(np.ones(cells))
-    confusion = 0.7 * np.eye(cells) + 0.3 * rng.dirichlet(np.ones(cells), cells)
-
-    np.testing.assert_allclose(adjusted_shares(true @ confusion, confusion), true, atol=1e-6)
-
-
-def test_adjusted_shares_are_shares_where_reading_is_impossible() -> None:
-    """A reading that no truth could give still ends in shares that are at least 0 and sum to 1."""
-    confusion = np.array([[0.8, 0.2], [0.2, 0.8]])
-    got = adjusted_shares(np.array([0.05, 0.95]), confusion)
-
-    np.testing.assert_allclose(got, [0.0, 1.0], atol=1e-9)
-
-
-def test_confusion_of_cells_is_the_product_of_the_fields() -> None:
-    """A cell is read right where every field is; rows sum to 1."""
-    confusion = {
-        "a": {"x": {"x": 0.9, "y": 0.1}, "y": {"y": 1.0}},
-        "b": {"p": {"p": 0.8, "q": 0.2}, "q": {"p": 0.3, "q": 0.7}},
-    }
-    cells = [Cell(v) for v in product("xy", "pq")]
-    table = confusion_of_cells(cells, ["a", "b"], confusion)
-
-    np.testing.assert_allclose(table[0], [0.72, 0.18, 0.08, 0.02])
-    np.testing.assert_allclose(table.sum(axis=1), 1.0)
-    assert table[2, 0] == 0.0
+    with pytest.raises(RecipeError, match=r"did you mean 'a/feminine/1'\? it is one of .* and 114 more$"):
+        targets_of(list(known), known, {"1/a/feminine": 1.0}, None)
 
 
 @pytest.mark.parametrize(
-    ("hits", "total", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
+    ("shares", "marginal", "count", "least"),
+    [
+        (None, None, 5, 6),
+        ({"light/feminine": 0.9, "dark/feminine": 0.1}, None, 5, 6),
+        (None, {"tone": {"light": 0.8, "mid": 0.1, "dark": 0.1}}, 4, 7),
+    ],
 )
-def test_wilson_interval_of_published_cases(hits: int, total: int, low: float, high: float) -> None:
-    """The 95 % interval is that of the published formula, also at 0 and at 1."""
-    assert wilson_interval(hits, total) == pytest.approx((low, high), abs=1e-4)
+def test_a_count_that_leaves_a_share_empty_is_refused_with_the_least_that_does_not(
+    shares: dict[str, float] | None, marginal: dict[str, dict[str, float]] | None, count: int, least: int
+) -> None:
+    """Fewer identities than shares is a mistake that names them; the count it gives is enough."""
+    targets = targets_of(["tone", "presentation"], KNOWN, shares, marginal)
+
+    with pytest.raises(
+        RecipeError, match=rf"identities.count: {count} identities leave nobody .* at least {least}, or"
+    ):
+        require_room(targets, count)
+    require_room(targets, least)
 
 
-def test_wilson_interval_of_nothing_is_everything() -> None:
-    """Without observations any share is possible."""
-    assert wilson_interval(0, 0) == (0.0, 1.0)
+def test_a_cell_without_a_share_needs_no_room() -> None:
+    """A share of zero owes nobody, however small the count."""
+    require_room(targets_of(["tone"], KNOWN, {"light": 1.0, "dark": 0.0}, None), 1)
+
+
+@pytest.mark.parametrize("marginal", [None, EVEN])
+def test_a_tolerance_is_used_only_where_what_is_available_forces_it(
+    marginal: dict[str, dict[str, float]] | None,
+) -> None:
+    """With enough of everything numbers are exact; a cell that is short by less than the tolerance stays short."""
+    by = ["tone", "presentation"]
+    targets = targets_of(by, KNOWN, None, marginal, tolerance=0.05)
+    exact = quotas(targets_of(by, KNOWN, None, marginal), 60)
+    few = {c: n - 1 if c.values[0] == "dark" else 100 for c, n in exact.items()}
+
+    assert quotas(targets, 60, dict.fromkeys(exact, 100)) == exact
+    chosen = quotas(targets, 60, few)
+    assert sum(chosen.values()) == 60
+    assert all(chosen[c] == few[c] for c in few if c.values[0] == "dark")
+    with pytest.raises(TargetNotReachedError, match=r"60 identities.*balance\.tolerance"):
+        quotas(targets, 60, {c: n if c.values[0] != "dark" else 0 for c, n in few.items()})

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.domain.cosines import NumpyProduct, exact_cos, exact_cosines, rounding_margin
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.records import Float32, unit_rows
-from pipeline.domain.separation import exact_cos, max_cos_to_others, rounding_margin, separate
+from pipeline.domain.separation import separate
 
 
 def cos_by_loop(a_E: Float32, b_E: Float32) -> float:
@@ -100,17 +101,96 @@ def test_product_with_another_summation_order_cannot_change_the_result() -> None
     """A product that sums backwards, as another device might, gives the same result at an occurring cosine."""
     rows = cloud(12, 120, 64, twins=True)
 
-    def backwards(a: Float32, b: Float32) -> Float32:
-        out: Float32 = np.cumsum((a[:, None, ::-1] * b[None, :, ::-1]).astype(np.float32), axis=2, dtype=np.float32)[
-            :, :, -1
-        ]
-        return out
+    def backwards(a_AE: Float32, b_EB: Float32, out_AB: Float32) -> None:
+        products = (a_AE[:, None, ::-1] * b_EB.T[None, :, ::-1]).astype(np.float32)
+        out_AB[:] = np.cumsum(products, axis=2, dtype=np.float32)[:, :, -1]
 
     for pair in ((0, 1), (3, 50), (70, 119)):
         t = exact_cos(rows[pair[0]], rows[pair[1]])
         np.testing.assert_array_equal(
-            separate(rows, t, product=backwards).collided_with_N, separate(rows, t).collided_with_N
+            separate(rows, t, product=NumpyProduct(backwards)).collided_with_N, separate(rows, t).collided_with_N
         )
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(2, 90),
+    dims=st.sampled_from([2, 3, 16]),
+    cuts=st.lists(st.integers(0, 90), max_size=5),
+    pick=st.integers(0, 10**6),
+    block=st.sampled_from([1, 5, 64, None]),
+)
+@settings(max_examples=60)
+def test_any_split_into_increments_equals_one_pass(
+    seed: int, count: int, dims: int, cuts: list[int], pick: int, block: int | None
+) -> None:
+    """However rows are cut into increments, each before what was kept so far, the kept rows are those of one pass."""
+    rows = cloud(seed, count, dims, twins=True)
+    i = 1 + pick % (count - 1)
+    t = min(max(cos_by_loop(rows[i], rows[pick % i]), -0.99), 1.0)
+    stands = np.empty((0, dims), np.float32)
+    kept: list[bool] = []
+    for part in np.split(rows, sorted(min(c, count) for c in cuts)):
+        got = separate(part, t, kept_before_ME=stands, block=block)
+        kept += got.kept_N.tolist()
+        stands = np.concatenate([stands, part[got.kept_N]])
+
+    assert kept == by_definition(rows, t, rows[:0])[0]
+
+
+@pytest.mark.parametrize(("t", "crowd"), [(0.2, 0.0), (0.6, 0.7), (0.95, 0.9), (-0.2, 0.3)])
+def test_more_rows_than_a_block_are_those_of_the_definition(t: float, crowd: float) -> None:
+    """Over several blocks, halves and leaves, with few and with many collisions, the result is the definition's."""
+    rng = np.random.default_rng(8)
+    rows = rng.standard_normal((3000, 8))
+    near = rng.random(3000) < crowd
+    rows[near] = rows[rng.integers(0, 40, near.sum())] + 0.05 * rng.standard_normal((near.sum(), 8))
+    emb = unit_rows(rows, "rows")
+    before = emb[:300]
+    stands, names = list(before), list(range(300))
+    got = separate(emb[300:], t, kept_before_ME=before)
+
+    for n, row in enumerate(emb[300:]):
+        pairs = np.arange(len(stands))
+        cos = exact_cosines(np.stack(stands), pairs, row[None], np.zeros_like(pairs))
+        hit = np.flatnonzero(cos >= t)
+        assert got.collided_with_N[n] == (names[hit[0]] if hit.size else -1)
+        if hit.size:
+            assert got.cos_N[n] == cos[hit[0]]
+        else:
+            stands.append(row)
+            names.append(300 + n)
+
+
+def test_progress_counts_every_pair_once() -> None:
+    """Progress rises to the number of pairs of rows, and is told after every block."""
+    told: list[tuple[int, int]] = []
+    rows = cloud(9, 50, 8, twins=False)
+    separate(rows[10:], 0.5, kept_before_ME=rows[:10], block=16, progress=lambda *at: told.append(at))
+
+    assert told == [(16 * 10 + 120, 1180), (32 * 10 + 496, 1180), (1180, 1180)]
+
+
+def test_refused_rows_are_compared_with_no_more() -> None:
+    """What is refused costs no further product: products grow with what is kept, not with the square of what came."""
+    compared = 0
+
+    def counting(a_AE: Float32, b_EB: Float32, out_AB: Float32) -> None:
+        nonlocal compared
+        compared += out_AB.size
+        np.matmul(a_AE, b_EB, out=out_AB)
+
+    rows = np.repeat(cloud(10, 40, 16, twins=False), 50, axis=0)
+    got = separate(rows, 0.999, product=NumpyProduct(counting), block=100)
+
+    assert got.kept_N.sum() == 40
+    assert compared < len(rows) * 41
+
+
+def test_rows_of_another_space_are_refused() -> None:
+    """Rows of different dimensions are an error in words."""
+    with pytest.raises(BadVectorError, match="8 dimensions where what is kept has 16"):
+        separate(cloud(1, 3, 8, twins=False), 0.5, kept_before_ME=cloud(1, 3, 16, twins=False))
 
 
 @pytest.mark.parametrize("cuts", [[40], [1, 2, 3], [100, 101], [64, 128]])
@@ -166,37 +246,3 @@ def test_rounding_margin_covers_float32_products(dims: int) -> None:
     exact = rows.astype(np.float64) @ rows.astype(np.float64).T
 
     assert np.abs((rows @ rows.T).astype(np.float64) - exact).max() < rounding_margin(dims)
-
-
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), dims=st.sampled_from([2, 16, 64]))
-@settings(max_examples=60)
-def test_nearest_other_is_the_largest_float64_cosine(seed: int, count: int, dims: int) -> None:
-    """Nearest other returns the largest exact cosine to a template that is not the probe's own."""
-    rows = cloud(seed, count + 6, dims, twins=True)
-    templates, probes = rows[:count], rows[count:]
-    own = np.array([n % (count + 1) - 1 for n in range(len(probes))], np.int64)
-
-    best, row = max_cos_to_others(probes, templates, own)
-
-    for n, probe in enumerate(probes):
-        allowed = [(cos_by_loop(templates[m], probe), m) for m in range(count) if m != own[n]]
-        if not allowed:
-            assert (best[n], row[n]) == (-1.0, -1)
-            continue
-        top = max(cos for cos, _ in allowed)
-        assert best[n] == np.float32(top)
-        assert row[n] == min(m for cos, m in allowed if cos == top)
-
-
-def test_nearest_other_does_not_depend_on_how_many_templates_share_the_product() -> None:
-    """Adding templates that are further away changes neither the cosine nor its row."""
-    rows = cloud(22, 400, 64, twins=False)
-    probes = rows[:20]
-    near = unit_rows(probes + 0.5 * rows[20:40], "near")
-    own = np.full(20, -1, np.int64)
-
-    few = max_cos_to_others(probes, near, own)
-    many = max_cos_to_others(probes, np.concatenate([near, rows[40:]]), own)
-
-    np.testing.assert_array_equal(few[0], many[0])
-    np.testing.assert_array_equal(few[1], many[1])

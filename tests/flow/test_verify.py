@@ -289,6 +289,11 @@ def rewrite_index(store: MemoryStore, change: Callable[[list[Any]], list[Any]]) 
     return new.path
 
 
+def swapped(rows: list[Any], one: int, other: int) -> list[Any]:
+    """Return an index in which two identities stand for each other."""
+    return [replace(r, identity={one: other, other: one}.get(r.identity, r.identity)) for r in rows]
+
+
 INDEXES: list[tuple[str, Callable[[list[Any]], list[Any]], bool]] = [
     ("a row less", lambda rows: rows[:-1], False),
     ("a label left out", lambda rows: [replace(r, label=r.label + (r.label > 3)) for r in rows], False),
@@ -300,8 +305,7 @@ INDEXES: list[tuple[str, Callable[[list[Any]], list[Any]], bool]] = [
     ("an unknown key", lambda rows: [replace(rows[0], key="i99999999-s0000-a00"), *rows[1:]], True),
     ("places swapped", lambda rows: [replace(rows[0], offset=rows[1].offset, length=rows[1].length),
                                      replace(rows[1], offset=rows[0].offset, length=rows[0].length), *rows[2:]], True),
-    ("identities swapped", lambda rows: [replace(r, identity={0: 1, 1: 0}.get(r.identity, r.identity)) for r in rows],
-     True),
+    ("identities swapped", lambda rows: swapped(rows, rows[0].identity, rows[-1].identity), True),
 ]  # fmt: skip
 
 

@@ -20,14 +20,14 @@ from pipeline.adapters.exporters.images import shuffled, with_images
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.ports import Store
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import ExportNode
 
 SHARD = re.compile(r"data/train-\d{6}\.parquet")
 ROW_GROUP = 100
 """Rows per row group, as `datasets` has it for images: viewers fetch one at a time. Another gives other bytes."""
 
 
-class HfOptions(Node):
+class HfOptions(ExportNode):
     """How the shards are cut and what the card states."""
 
     use: Literal["hf"] = "hf"
@@ -51,6 +51,7 @@ class HfExporter:
 
     def __init__(self, options: HfOptions | None = None) -> None:
         self._options = options or HfOptions()
+        self.twins = self._options.twins
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

@@ -22,7 +22,7 @@ from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.ports import Store
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import ExportNode
 
 METADATA = "metadata.parquet"
 IMAGE = re.compile(r"\d+/[^/]+\.jpg")
@@ -31,7 +31,7 @@ ROW_GROUP = 4096
 """Rows per row group of the metadata. Another number gives other bytes."""
 
 
-class ImageFolderOptions(Node):
+class ImageFolderOptions(ExportNode):
     """How large a set may be written as single files, and what the card states."""
 
     use: Literal["imagefolder"] = "imagefolder"
@@ -52,6 +52,7 @@ class ImageFolderExporter:
 
     def __init__(self, options: ImageFolderOptions | None = None) -> None:
         self._options = options or ImageFolderOptions()
+        self.twins = self._options.twins
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

@@ -23,7 +23,7 @@ from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.ports import Store
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import ExportNode
 
 MAGIC = 0xCED7230A
 FLOAT_LIMIT = 2**24
@@ -34,7 +34,7 @@ FILES = ("train.rec", "train.idx", "train.lst", "property")
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 
-class RecordIOOptions(Node):
+class RecordIOOptions(ExportNode):
     """How the records are laid out."""
 
     use: Literal["recordio"] = "recordio"
@@ -53,7 +53,8 @@ class RecordIOExporter:
     kind = "recordio"
 
     def __init__(self, options: RecordIOOptions | None = None) -> None:
-        self._legacy = (options or RecordIOOptions()).legacy
+        chosen = options or RecordIOOptions()
+        self.twins, self._legacy = chosen.twins, chosen.legacy
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

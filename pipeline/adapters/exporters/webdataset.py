@@ -21,13 +21,13 @@ from pipeline.adapters.exporters.tars import TarWriter
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.ports import Store
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import ExportNode
 from pipeline.domain.ustar import member_bytes
 
 SHARD = re.compile(r"train-\d{6}\.tar")
 
 
-class WebDatasetOptions(Node):
+class WebDatasetOptions(ExportNode):
     """How the shards are cut."""
 
     use: Literal["webdataset"] = "webdataset"
@@ -45,7 +45,8 @@ class WebDatasetExporter:
     kind = "webdataset"
 
     def __init__(self, options: WebDatasetOptions | None = None) -> None:
-        self._shard_bytes = (options or WebDatasetOptions()).shard_bytes
+        chosen = options or WebDatasetOptions()
+        self.twins, self._shard_bytes = chosen.twins, chosen.shard_bytes
 
     def export(
         self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.ports import ModelCard
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 FORMULA = "max(0, laplacian4-var - 5/3) / (block8-var + 1), luma 54 183 19 / 256, r / (r + 0.25); version 1"
@@ -48,7 +48,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 
-class SharpnessOptions(Node):
+class SharpnessOptions(MeasureNode):
     """The sharpness measure has no options: its numbers must mean the same in every dataset."""
 
     use: Literal["sharpness"] = "sharpness"

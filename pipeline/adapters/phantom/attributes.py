@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.adapters.phantom.recognisers import as_pictures
 from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts
-from pipeline.domain.recipe import Node
+from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 PRESENTATION = "perceived_gender_presentation"
@@ -34,7 +34,7 @@ PLAIN = (
 )
 
 
-class PhantomAttributesOptions(Node):
+class PhantomAttributesOptions(MeasureNode):
     """The attribute model that ships with facemint."""
 
     use: Literal["phantom-attributes"]

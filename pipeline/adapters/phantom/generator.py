@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts, phantom_space
+from pipeline.adapters.phantom.traits import NUISANCE_FIELDS
 from pipeline.domain.recipe import Node
 from pipeline.domain.records import Conditions, Float32, UInt8
 
@@ -25,7 +26,10 @@ CONDITION_NAMES = (
     "glasses",
 )
 """Conditions in the order of the network's inputs (a test holds this list to the network's)."""
-
+CONDITION_RANGES: Mapping[str, tuple[float, float]] = {
+    field.name: (field.low, field.high) for field in NUISANCE_FIELDS if field.name in CONDITION_NAMES
+}
+"""What the renderer drew for its training: beyond, it has seen nothing, and no profile at all."""
 
 IMAGE_PX = 112
 
@@ -55,6 +59,7 @@ class PhantomGenerator:
     """Implements `ports.Generator`."""
 
     condition_names = CONDITION_NAMES
+    condition_ranges = CONDITION_RANGES
     image_px = IMAGE_PX
 
     def __init__(self, options: PhantomGeneratorOptions) -> None:

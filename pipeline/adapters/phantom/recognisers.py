@@ -11,11 +11,11 @@ from pydantic import Field, field_validator
 from pipeline.adapters.phantom.generator import checked_batch
 from pipeline.adapters.phantom.shipped import check_digest, load_calibration, model_card, phantom_space
 from pipeline.domain.calibration import Calibration
-from pipeline.domain.recipe import Node
+from pipeline.domain.calibration_file import RecogniserNode
 from pipeline.domain.records import Float32, UInt8
 
 
-class PhantomRecogniserOptions(Node):
+class PhantomRecogniserOptions(RecogniserNode):
     """One of the recognisers that ship with facemint, by role."""
 
     use: Literal["phantom-judge", "phantom-auditor", "phantom-conditioning"]
@@ -33,11 +33,12 @@ class PhantomRecogniser:
         self._role = options.use.removeprefix("phantom-")
         self.card = model_card(self._role)
         self.space = phantom_space(self._role)
+        self._measured = options.calibration.calibration(self.space) if options.calibration else None
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Return the calibration measured on held-out rendered identities."""
-        return load_calibration(self._role)
+        """Return the calibration of the options' file, or else the one measured on held-out rendered identities."""
+        return self._measured or load_calibration(self._role)
 
     def embed(self, faces_NHWC: UInt8) -> Float32:
         """Return emb_NE, float32 unit rows, shape (N, 128)."""

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.adapters.segments.candidates import IMAGES, RowGroup, side_car
 from pipeline.adapters.segments.files import altered, hashed, scratch
 from pipeline.adapters.segments.reads import read_columns, read_table
+from pipeline.adapters.segments.side_cars import read_side_car, write_side_car
 from pipeline.adapters.segments.tables import (
     ROW_GROUP,
     Columns,
@@ -31,6 +32,7 @@ from pipeline.domain.errors import BadVectorError
 from pipeline.domain.manifest import FileEntry, IndexRow, audit_path, segment_path
 from pipeline.domain.ports import Store
 from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member
+from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
 
 PROBES: Spec = {
@@ -169,6 +171,15 @@ class Segments:
         """
         found = read_columns(store, audit_path(unit), list(AUDIT), _belonging_to(unit))
         return Audited(tuple(found["key"]), found["offset"], found["length"], found["embedding"])
+
+    def write_side_car(self, store: Store, path: str, car: SideCar) -> FileEntry:
+        """Write what was added about a unit's images; errors are those of `side_cars.write_side_car`."""
+        _refuse_twins(car.keys, "key")
+        return write_side_car(store, path, car)
+
+    def read_side_car(self, store: Store, path: str, unit: str) -> SideCar:
+        """Return what `write_side_car` wrote; errors are those of `side_cars.read_side_car`."""
+        return read_side_car(store, path, unit)
 
     def locate(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
         """Return key -> (offset, length) of the image bytes within `segments/<unit>.tar`, from its headers.

@@ -11,7 +11,7 @@ from pipeline.adapters.phantom.training.augment import jpeg
 from pipeline.adapters.phantom.training.config import ROLES, Training
 from pipeline.adapters.phantom.training.draws import load_draws
 from pipeline.adapters.phantom.training.recognition import embed
-from pipeline.domain.calibration import calibrate
+from pipeline.domain.calibrating import calibrate
 from pipeline.domain.space import Space
 
 TEMPLATE_SIZES = (3, 4)

@@ -1,8 +1,4 @@
-"""Identity samplers: where candidate vectors come from.
-
-The means of a recogniser's identities fill a small part of their sphere; vectors drawn evenly on the sphere lie off it
-and come out as nobody. A full-covariance Gaussian fitted to the means, per cell where a cell is asked for, stays on it.
-"""
+"""Vectors from a full-covariance Gaussian."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.adapters.samplers.population import gaussian_of, handed_over
 from pipeline.domain.ports import Bank
 from pipeline.domain.recipe import Node
-from pipeline.domain.records import Cell, Float32, unit_rows
+from pipeline.domain.records import Cell, Float32
 
 
 class GaussianSamplerOptions(Node):
@@ -30,19 +27,19 @@ class GaussianSampler:
     epoch = 1
     """Raised by hand when vectors change under equal keys and bank."""
 
-    def __init__(self, options: GaussianSamplerOptions, bank: Bank) -> None:
-        """Keep the bank; its arrays load at the first draw."""
+    draws_from_population = True
+
+    def __init__(self, options: GaussianSamplerOptions, bank: Bank, run_seed: int) -> None:
+        """Keep the bank; its arrays load at the first draw. What it draws follows from the key handed in alone."""
         self._scale, self._bank = options.scale, bank
         self.space, self.card = bank.space, bank.card
         self.candidates: int | None = None
 
     def draw(self, candidate: int, cell: Cell, rng: np.random.Generator) -> Float32:
-        """Return one unit vector, shape (D,), float32, drawn towards `cell`, or from everyone where it is unknown.
+        """Return one vector, shape (D,), float32, drawn towards `cell`, or from everyone where it is unknown.
 
         Summation runs in index order in float64, so a vector never depends on how many are drawn together.
         """
-        mean, factor = self._bank.gaussians.get(str(cell), self._bank.gaussians["all"])
+        mean, factor = gaussian_of(self._bank, cell)
         z = rng.standard_normal(len(mean))
-        raw = mean + self._scale * np.cumsum(factor * z, axis=1)[:, -1]
-        vector: Float32 = unit_rows(raw[None, :], "sampled identity vector")[0]
-        return vector
+        return handed_over(mean + self._scale * np.cumsum(factor * z, axis=1)[:, -1], self.space)

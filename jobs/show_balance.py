@@ -1,0 +1,88 @@
+"""Tables of balance: who was asked for and reached, cell by cell and value by value, and how even the whole is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+MOST_CELLS = 24
+"""Cells that are printed; of more, those that are furthest from what was asked. The manifest has all."""
+
+
+def print_balance(console: Console, balance: Mapping[str, Any]) -> None:
+    """Print the cells, the values of several fields, and one line of figures."""
+    console.print(_cells(balance))
+    if len(balance["by"]) > 1 and "values" in balance:
+        console.print(_values(balance["values"]))
+    for line in _lines(balance):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _cells(balance: Mapping[str, Any]) -> Table:
+    by = " x ".join(balance["by"]) or "nothing"
+    title = f"Balance over identities by {by} (as a model reads them; adjusted for its errors)"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("cell", no_wrap=True)
+    for name in ("asked", "reached", "share", "95 % interval", "adjusted"):
+        table.add_column(name, justify="right")
+    rows = balance["cells"]
+    shown = sorted(rows, key=lambda r: -abs(r["asked"] - r["reached"]))[:MOST_CELLS] if len(rows) > MOST_CELLS else rows
+    for row in shown:
+        interval, adjusted = _interval(row["share_95"]), _share(row["adjusted_share"])
+        table.add_row(row["cell"], str(row["asked"]), str(row["reached"]), _share(row["share"]), interval, adjusted)
+    if len(rows) > len(shown):
+        table.caption = f"{len(rows) - len(shown)} more cells, nearer to what was asked, are in the manifest"
+    return table
+
+
+def _values(values: Any) -> Table:
+    table = Table(title="The same by value", title_justify="left", title_style="bold")
+    for name in ("field", "value", "asked", "reached", "share", "95 % interval"):
+        table.add_column(name, justify="left" if name in ("field", "value") else "right")
+    for row in values:
+        interval = _interval(row["share_95"])
+        table.add_row(
+            row["field"], row["value"], str(row["asked"]), str(row["reached"]), _share(row["share"]), interval
+        )
+    return table
+
+
+def _lines(balance: Mapping[str, Any]) -> list[str]:
+    """Return the figures of all cells together, in a line each."""
+    summary = balance.get("summary")
+    if not summary:
+        return []
+    said = [
+        f"effective cells {_number(summary['effective_cells'], 2)} of {summary['cells']}",
+        f"evenness {_number(summary['evenness'], 3)}",
+        f"KL to target {_number(summary['kl_to_target_nats'], 4)}",
+        f"least parity {_number(summary['parity_min_to_max'], 3)}",
+        f"least represented {_number(summary['least_representation'], 3)}",
+    ]
+    said += [f"Cramer's V {_number(a['cramers_v'], 3)} ({' x '.join(a['between'])})" for a in balance["association"]]
+    lines = [f"Evenness     {', '.join(said)}"]
+    lines += [f"Empty        {', '.join(summary['cells_empty'])}"] if summary["cells_empty"] else []
+    if not balance["exact"]:
+        largest = balance["largest_balanced"]
+        lines.append(
+            f"Balanced     {largest['identities']} of those who are there form the largest set with the shares asked "
+            f"for; to enlarge it make more of {', '.join(largest['next_cells'][:6]) or 'every cell'}"
+        )
+    for row in balance["labellers"]:
+        lines.append(f"Labellers    {', '.join(row['labellers'])} agree on {row['field']} of {_share(row['agree'])}")
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(bounds: Any) -> str:
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,53 @@
+"""What `facemint bank` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+
+def print_bank(facts: Mapping[str, Any]) -> None:
+    """Print a bank: its Gaussians with what each rests on, then where it comes from."""
+    console = Console()
+    table = Table(title=f"Bank {facts['name']}", title_justify="left", title_style="bold")
+    for name in ("cell", "identities", "covariance", "shrinkage"):
+        table.add_column(name, justify="left" if name in ("cell", "covariance") else "right")
+    for cell, fit in facts["cells"].items():
+        table.add_row(cell, f"{fit['identities']:,}", fit["covariance"], f"{100 * fit['shrinkage']:.1f} %")
+    console.print(table)
+    axes = ", ".join(f"{100 * float(share):g} % in {count}" for share, count in facts["axes"].items())
+    _print_lines(console, facts, [("Axes", f"variance of everyone: {axes} of {facts['space']['dimensions']}")])
+    if facts["too_few"]:
+        few = ", ".join(f"{cell} ({count})" for cell, count in facts["too_few"].items())
+        console.print(f"{'Left to all':12s} {few}: fewer than {facts['least_identities']}", highlight=False)
+    for note in facts["notes"]:
+        console.print(f"{'Note':12s} {note}", highlight=False, soft_wrap=True)
+
+
+def print_vectors(facts: Mapping[str, Any]) -> None:
+    """Print a file of vectors: how many, of whom, and where they come from."""
+    console = Console()
+    console.print(f"Vectors {facts['name']}", style="bold")
+    real = "real people: personal data, to be kept as their images are" if facts["real_people"] else "made-up people"
+    _print_lines(console, facts, [("Of", real)])
+
+
+def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[str, str]]) -> None:
+    space, each = facts["space"], facts["images_per_identity"]
+    images = f"{facts['images']:,} images ({each['least']} to {each['most']} each)"
+    unreadable = f"; {facts['unreadable']} unreadable left out" if facts["unreadable"] else ""
+    lines = [
+        *first,
+        ("Space", f"{space['name']}, {space['dimensions']} dimensions, {space['norm']}, {space['alignment']}"),
+        ("Rests on", f"{facts['identities']:,} identities, {images}{unreadable}"),
+        ("Source", facts["source"]),
+        ("Licence", f"{facts['licence']}; commercial use {'allowed' if facts['commercial_use'] else 'not allowed'}"),
+        ("Basis", facts["lawful_basis"]),
+        ("File", f"{facts['path']}, {decimal(facts['bytes'])}, SHA-256 {facts['sha256'][:16]}..."),
+    ]
+    for name, text in lines:
+        console.print(f"{name:12s} {text}", highlight=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""What `facemint refilter` prints: what stays, what goes and why, and what stands open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.show import print_published as print_version
+
+if TYPE_CHECKING:
+    from jobs.live import View
+    from pipeline.execute.run import Published
+
+
+def print_dry(facts: Mapping[str, Any]) -> None:
+    """Print what a version would come to under other filters."""
+    console = Console()
+    console.print(f"{facts['uri']}, version {facts['version']}, judged again; nothing is written\n", highlight=False)
+    _print_outcome(console, facts, facts["identities_before"], facts["identities"], facts["images_before"])
+    for cell, number in facts["open_cells"].items():
+        console.print(f"Open         {number} places of {cell}", highlight=False)
+
+
+def print_published(published: Published, uri: str, view: View) -> None:
+    """Print what became of a version that was judged again, or of what it lacked."""
+    facts = published.manifest.counts.get("refilter")
+    if facts is not None and not published.resumed:
+        gone = sum(facts["identities_gone"].values())
+        here = published.manifest.counts["identities"]
+        _print_outcome(Console(), facts, here + gone, here, None)
+    print_version(published, uri, view)
+
+
+def _print_outcome(
+    console: Console, facts: Mapping[str, Any], identities_before: int, identities: int, images_before: int | None
+) -> None:
+    table = Table(title="Stored images judged again", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("images", justify="right")
+    if images_before is not None:
+        table.add_row("published before", f"{images_before:,}")
+    table.add_row("stay or come back", f"{facts['images_kept']:,}")
+    for reason, number in facts["left_out_by_reason"].items():
+        table.add_row(f"  stored and left out: {reason}", f"{number:,}")
+    table.add_row("pass now, and would have to be made", f"{facts['admitted_not_stored']:,}")
+    table.add_row("slots of published identities that stand open", f"{facts['slots_open']:,}")
+    console.print(table)
+    cells = facts["left_out_by_cell"]
+    if cells:
+        reasons = sorted({r for found in cells.values() for r in found})
+        by_cell = Table(title="Left out by cell", title_justify="left", title_style="bold")
+        for name in ("cell", *reasons):
+            by_cell.add_column(name, justify="left" if name == "cell" else "right")
+        for cell, found in cells.items():
+            by_cell.add_row(cell, *(f"{found.get(r, 0):,}" for r in reasons))
+        console.print(by_cell)
+    why = ", ".join(f"{number} {reason}" for reason, number in facts["identities_gone"].items())
+    console.print(f"Identities   {identities_before:,} -> {identities:,}{f' ({why})' if why else ''}", highlight=False)
+    if facts["slots_open"] or facts["identities_gone"]:
+        console.print("             --make-missing makes what stands open, from its keys", highlight=False)

@@ -1,0 +1,102 @@
+"""`facemint bank`: what is known of a population of identities, fitted to faces that are there already."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.arguments import JsonOption, print_json
+
+bank = typer.Typer(
+    help="Fit banks of identities to labelled faces, and look at them.", no_args_is_help=True, rich_markup_mode=None
+)
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Labelled faces: a folder per identity, a dataset of ours, a file of embeddings, phantom://renders?...",
+    ),
+]
+RecogniserOption = Annotated[
+    str, typer.Option("--recogniser", metavar="NAME", help="Whose space it is; generators are conditioned on one.")
+]
+FileOption = Annotated[str, typer.Option("--out", metavar="FILE.safetensors", help="The file to write.")]
+LicenceOption = Annotated[
+    str, typer.Option("--licence", metavar="ID", help="Licence of the faces; SPDX where there is one.")
+]
+BasisOption = Annotated[
+    str, typer.Option("--lawful-basis", metavar="TEXT", help="On what ground these people's faces may be used.")
+]
+AtMostOption = Annotated[
+    int | None, typer.Option("--k", min=1, metavar="K", help="Use at most the first K images of an identity.")
+]
+
+
+@bank.command()
+def fit(
+    source: SourceArgument,
+    recogniser: RecogniserOption,
+    out: FileOption,
+    licence: LicenceOption,
+    lawful_basis: BasisOption,
+    cells: Annotated[
+        str | None,
+        typer.Option(
+            "--cells",
+            metavar="CSV",
+            help="Columns label,cell; default: the index's, where SOURCE is a dataset of ours.",
+        ),
+    ] = None,
+    k: AtMostOption = None,
+    least: Annotated[int, typer.Option(min=20, help="Identities that a cell needs for a Gaussian of its own.")] = 20,
+    json_: JsonOption = False,
+) -> None:
+    """Fit a bank: mean and covariance of identity means, for everyone and by cell.
+
+    The file holds parameters of groups and nobody's vector. A recipe names it as identities.bank:
+    {use: file, path: FILE}.
+    """
+    from jobs import show_bank, wiring
+
+    facts = wiring.fit_bank(
+        source, recogniser, out, licence=licence, lawful_basis=lawful_basis, cells=cells, at_most=k, least=least
+    )
+    print_json(facts) if json_ else show_bank.print_bank(facts)
+
+
+@bank.command()
+def vectors(
+    source: SourceArgument,
+    recogniser: RecogniserOption,
+    out: FileOption,
+    licence: LicenceOption,
+    lawful_basis: BasisOption,
+    made_up: Annotated[
+        bool, typer.Option("--made-up", help="The faces are of made-up people; without it they count as real ones.")
+    ] = False,
+    k: AtMostOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write one vector per identity: reference images as identities for the sampler `files`.
+
+    Vectors of real people are personal data: keep the file, and datasets made from it, as you keep their images.
+    """
+    from jobs import show_bank, wiring
+
+    facts = wiring.fit_vectors(
+        source, recogniser, out, licence=licence, lawful_basis=lawful_basis, made_up=made_up, at_most=k
+    )
+    print_json(facts) if json_ else show_bank.print_vectors(facts)
+
+
+@bank.command("show")
+def show_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A bank that `facemint bank fit` wrote.")],
+    json_: JsonOption = False,
+) -> None:
+    """Say what a bank holds: space, cells, licence, and what it rests on."""
+    from jobs import show_bank, wiring
+
+    facts = wiring.bank_facts(file)
+    print_json(facts) if json_ else show_bank.print_bank(facts)

@@ -1,0 +1,256 @@
+"""Banks and files of vectors: labelled faces are embedded, pooled by identity, fitted, and written as one file."""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.components import COMPONENTS
+from jobs.wiring.labelled import open_labelled
+from jobs.wiring.parts import build, load
+from pipeline.domain.errors import OutputError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from pipeline.domain.banking import Fitted
+    from pipeline.domain.ports import LabelledFaces, Recogniser
+    from pipeline.flow.labelled import LabelledEmbeddings
+
+VARIANCES = (0.9, 0.95, 0.99)
+"""Shares of the variance for which a bank states how many principal axes hold them."""
+
+
+def fit_bank(
+    reference: str,
+    recogniser: str,
+    out: str,
+    *,
+    licence: str,
+    lawful_basis: str,
+    cells: str | None = None,
+    at_most: int | None = None,
+    least: int | None = None,
+) -> dict[str, Any]:
+    """Fit a bank to labelled faces, write it, and return what it says of itself, with `path`, `sha256` and `bytes`.
+
+    Args:
+        reference: what `open_labelled` takes.
+        recogniser: a recogniser by name; its space is the bank's.
+        out: a local path ending in .safetensors.
+        licence: of the faces.
+        lawful_basis: on what ground they may be used.
+        cells: a CSV of label,cell; None: those of the index where the source is a dataset of ours.
+        at_most: images of an identity that count; all where None.
+        least: identities that a cell needs to have a Gaussian of its own.
+
+    Raises:
+        UserError: the source, the CSV or the place to write is no good, or there are too few identities.
+    """
+    from pipeline.adapters.banks import bank_bytes
+    from pipeline.adapters.machine import single_thread
+    from pipeline.domain.banking import LEAST_IDENTITIES, allows_commercial_use, fit
+
+    path, reader, source = _opened(reference, recogniser, out)
+    single_thread()
+    named = _cells(reference, cells, source)
+    faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
+    cell_P = None if named is None else [named.get(label, "") for label in faces.label_names]
+    wanted = LEAST_IDENTITIES if least is None else least
+    fitted = fit(means_PD, cell_P, wanted)
+    facts = {
+        **_about(path, reader, source, faces, images_P, at_most),
+        "licence": licence,
+        "lawful_basis": lawful_basis,
+        "commercial_use": allows_commercial_use(licence) and reader.card.commercial_use,
+        "cells": {name: _cell_facts(fitted, name) for name in sorted(fitted.gaussians)},
+        "too_few": dict(sorted(fitted.too_few.items())),
+        "without_cell": sum(1 for c in cell_P if not c) if cell_P is not None else len(means_PD),
+        "least_identities": wanted,
+        "axes": _axes(fitted),
+        "notes": notes_of(fitted, reader.space.dimensions),
+    }
+    return _written(path, bank_bytes(fitted.gaussians, facts), facts)
+
+
+def fit_vectors(
+    reference: str,
+    recogniser: str,
+    out: str,
+    *,
+    licence: str,
+    lawful_basis: str,
+    made_up: bool = False,
+    at_most: int | None = None,
+) -> dict[str, Any]:
+    """Write one vector per identity, for the sampler `files`; arguments as those of `fit_bank`.
+
+    These are the vectors of individuals: where they are real people, the file is personal data.
+    """
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.samplers.vector_files import vector_file_bytes
+    from pipeline.domain.banking import allows_commercial_use
+
+    path, reader, source = _opened(reference, recogniser, out)
+    single_thread()
+    faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
+    facts = {
+        **_about(path, reader, source, faces, images_P, at_most),
+        "licence": licence,
+        "lawful_basis": lawful_basis,
+        "commercial_use": allows_commercial_use(licence) and reader.card.commercial_use,
+        "real_people": not made_up,
+    }
+    return _written(path, vector_file_bytes(means_PD, facts), facts)
+
+
+def bank_facts(path: str) -> dict[str, Any]:
+    """Return what a bank file says of itself, with its path, digest and size."""
+    from pipeline.adapters.banks import read_bank
+
+    _, facts, digest = read_bank(Path(path))
+    return {**facts, "path": path, "sha256": digest, "bytes": Path(path).stat().st_size}
+
+
+def _opened(reference: str, recogniser: str, out: str) -> tuple[Path, Recogniser, LabelledFaces]:
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors" or "://" in out:
+        raise OutputError(f"--out {out}: got {path.suffix or 'no suffix'}; give a local file that ends in .safetensors")
+    if not path.parent.is_dir():
+        raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
+    reader = recogniser_of(recogniser)
+    return path, reader, open_labelled(reference, alignment=reader.space.alignment)
+
+
+def recogniser_of(name: str) -> Recogniser:
+    """Return a recogniser by name with its default options; raises UserError for an unknown name."""
+    if name not in COMPONENTS["judge"]:
+        raise UserError(f"--recogniser {name}: unknown; known: {', '.join(sorted(COMPONENTS['judge']))}")
+    found: Recogniser = build("judge", load(COMPONENTS["judge"][name][0])(use=name))
+    return found
+
+
+def _means(
+    source: LabelledFaces, reader: Recogniser, name: str, at_most: int | None
+) -> tuple[LabelledEmbeddings, np.ndarray, np.ndarray]:
+    from pipeline.domain.banking import identity_means
+    from pipeline.flow.labelled import embed_labelled
+
+    batch = load(COMPONENTS["judge"][name][0])(use=name).batch
+    faces = embed_labelled(source, reader, batch)
+    means_PD, images_P = identity_means(faces.emb_NE, faces.labels_N, at_most)
+    return faces, means_PD, images_P
+
+
+def _about(
+    path: Path,
+    reader: Recogniser,
+    source: LabelledFaces,
+    faces: LabelledEmbeddings,
+    images_P: np.ndarray,
+    at_most: int | None,
+) -> dict[str, Any]:
+    return {
+        "name": path.stem,
+        "space": reader.space.to_dict(),
+        "recogniser": {"name": reader.card.name, "sha256": reader.card.sha256, "licence": reader.card.licence},
+        "source": source.name,
+        "identities": len(images_P),
+        "images": int(images_P.sum()),
+        "images_per_identity": {
+            "least": int(images_P.min()),
+            "mean": float(images_P.mean()),
+            "most": int(images_P.max()),
+            "at_most": at_most,
+        },
+        "unreadable": len(faces.unreadable),
+    }
+
+
+def _cells(reference: str, csv_path: str | None, source: LabelledFaces) -> dict[str, str] | None:
+    """Return the cell of each label, from the CSV or from the dataset's index; None where neither is there."""
+    from pipeline.flow.labelled_dataset import DatasetFaces
+
+    if csv_path is not None:
+        return _csv_cells(Path(csv_path).expanduser())
+    if not isinstance(source, DatasetFaces):
+        return None
+    from pipeline.adapters.segments import Segments
+    from pipeline.adapters.stores import open_store
+    from pipeline.flow.versions import published_rows, read_manifest, versions
+
+    store = open_store(reference, writable=False)
+    rows = published_rows(Segments(), store, read_manifest(store, versions(store)[-1]))
+    return {str(row.identity): "" if row.cell == "all" else row.cell for row in rows}
+
+
+def _csv_cells(path: Path) -> dict[str, str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames is None or not {"label", "cell"} <= set(reader.fieldnames):
+                raise UserError(f"--cells {path}: columns {reader.fieldnames}; it needs `label` and `cell`")
+            out: dict[str, str] = {}
+            for row in reader:
+                label, cell = (row["label"] or "").strip(), (row["cell"] or "").strip()
+                if out.setdefault(label, cell) != cell:
+                    raise UserError(
+                        f"--cells {path}: line {reader.line_num} puts {label!r} into {cell!r}, an earlier one into "
+                        f"{out[label]!r}; a label has one cell"
+                    )
+            return out
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--cells {path}: cannot be read as CSV ({error}); give UTF-8 with label,cell") from None
+
+
+def _cell_facts(fitted: Fitted, name: str) -> dict[str, Any]:
+    fit = fitted.cells[name]
+    return {"identities": fit.identities, "shrinkage": round(fit.shrinkage, 6), "covariance": fit.covariance}
+
+
+def _axes(fitted: Fitted) -> dict[str, int]:
+    from pipeline.domain.banking import EVERYONE, axes_for, principal_axes
+
+    _, std = principal_axes(fitted.gaussians[EVERYONE][1])
+    return {f"{share:g}": axes_for(std, share) for share in VARIANCES}
+
+
+def notes_of(fitted: Fitted, dimensions: int) -> list[str]:
+    """Return what whoever uses a bank should know of it, one sentence each."""
+    from pipeline.domain.banking import EVERYONE
+
+    notes = []
+    people = fitted.cells[EVERYONE].identities
+    if people <= dimensions:
+        notes.append(
+            f"{people} identities in {dimensions} dimensions: the axes of the covariance span little but these people, "
+            "so that membership of a known person can be tested; keep this bank as you keep their images"
+        )
+    shared = sorted(c for c, how in fitted.cells.items() if how.covariance == "shared")
+    if shared:
+        notes.append(f"{len(shared)} cells of at most {dimensions} identities share one covariance around their means")
+    if fitted.too_few:
+        notes.append(f"{len(fitted.too_few)} cells have too few identities and are drawn from everyone")
+    return notes
+
+
+def _written(path: Path, data: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a file whole or not at all; one that stands is only ever repeated, never replaced."""
+    from pipeline.domain.manifest import sha256_hex
+
+    if path.exists():
+        if path.read_bytes() != data:
+            raise OutputError(f"--out {path}: another file stands there; name another, or remove it")
+    else:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"--out {path}: cannot be written ({error.strerror}); name another place") from None
+    return {**facts, "path": str(path), "sha256": sha256_hex(data), "bytes": len(data)}

@@ -1,0 +1,162 @@
+"""`facemint calibrate`: recogniser and source are opened, measured, and the calibration is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from jobs import recipe_file
+from jobs.components import COMPONENTS
+from jobs.wiring.datasets import card_dict
+from jobs.wiring.labelled import holds_pairs, open_labelled, open_pairs
+from jobs.wiring.parts import build, load
+from pipeline.domain.errors import OutputError, RecipeError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.domain.calibration import Calibration
+    from pipeline.domain.ports import LabelledFace, LabelledFaces
+    from pipeline.domain.recipe import Node
+
+Say = Callable[[str], object]
+
+
+def calibrate_recogniser(
+    name: str,
+    reference: str,
+    out: str,
+    overrides: Sequence[str] = (),
+    *,
+    template_sizes: Sequence[int],
+    skip_unreadable: bool = False,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Measure a recogniser on labelled faces or pairs, write its calibration to `out`, and return its content.
+
+    Args:
+        name: a recogniser as recipes name it.
+        reference: faces or pairs; see `open_labelled` and `open_pairs`.
+        out: a file that is not there yet.
+        overrides: `key=value` options of the recogniser.
+        template_sizes: images that templates pool.
+        skip_unreadable: leave out images that cannot be read.
+        say: is told what is being done.
+
+    Raises:
+        UserError: an unknown recogniser or option, or a source that cannot be read.
+        OutputError: `out` exists, or cannot be written.
+        CalibrationError: the source is too small.
+    """
+    from pipeline.adapters.machine import single_thread
+    from pipeline.domain.manifest import canonical_json
+
+    single_thread()
+    target = _free(out)
+    node = recogniser_node(name, overrides)
+    recogniser = build("judge", node)
+    measure = _from_pairs if holds_pairs(reference) else _from_faces
+    calibration = measure(recogniser, node, reference, template_sizes, skip_unreadable, say)
+    content: dict[str, Any] = json.loads(
+        canonical_json({**calibration.to_dict(), "recogniser": card_dict(recogniser.card)})
+    )
+    _write(target, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return content
+
+
+def recogniser_node(name: str, overrides: Sequence[str]) -> Node:
+    """Return a recogniser's options; raises UserError where the recogniser or an option is unknown."""
+    if name not in COMPONENTS["judge"]:
+        raise UserError(f"{name}: unknown recogniser; known: {', '.join(sorted(COMPONENTS['judge']))}")
+    raw: dict[str, Any] = {"use": name}
+    for text in overrides:
+        recipe_file.override(raw, text)
+    try:
+        node: Node = load(COMPONENTS["judge"][name][0]).model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in problem["loc"])
+        raise RecipeError(f"{name}: {path}: got {problem['input']!r}; {problem['msg']}") from None
+    return node
+
+
+def _from_faces(
+    recogniser: Any, node: Any, reference: str, sizes: Sequence[int], skip_unreadable: bool, say: Say
+) -> Calibration:
+    from pipeline.domain.calibrating import calibrate
+    from pipeline.flow.labelled import embed_labelled
+
+    source = open_labelled(reference, alignment=recogniser.space.alignment, skip_unreadable=skip_unreadable)
+    skipped: Sequence[str] = ()
+    try:
+        found = embed_labelled(_Told(source, say), recogniser, node.batch)
+    except UserError as error:
+        skipped = getattr(source, "skipped", ())
+        if not skipped:
+            raise
+        raise UserError(f"{error} ({len(skipped):,} were left out, the first of them {skipped[0]})") from None
+    measured: dict[str, Any] = {"digest": found.digest, "unreadable": len(found.unreadable)}
+    skipped = getattr(source, "skipped", ())
+    if skipped:
+        measured["skipped"] = len(skipped)
+    return calibrate(
+        recogniser.space,
+        described(reference),
+        found.emb_NE,
+        found.labels_N,
+        template_sizes=sizes,
+        measured=measured,
+        progress=lambda kind: say(f"measuring {kind}"),
+    )
+
+
+def _from_pairs(
+    recogniser: Any, node: Any, reference: str, _sizes: Sequence[int], _skip: bool, say: Say
+) -> Calibration:
+    from pipeline.domain.calibrating import calibrate_pairs
+    from pipeline.flow.labelled import embed_pairs
+
+    say("embedding pairs")
+    found = embed_pairs(open_pairs(reference, alignment=recogniser.space.alignment), recogniser, node.batch)
+    measured = {"digest": found.digest, "unreadable": found.unreadable}
+    return calibrate_pairs(
+        recogniser.space, described(reference), found.genuine_cos_N, found.impostor_cos_N, measured=measured
+    )
+
+
+def described(reference: str) -> str:
+    """Return how a source is named for the record: of a local path its last part, as a path says who works where."""
+    return reference if "://" in reference else Path(reference).expanduser().resolve().name
+
+
+class _Told:
+    """A source of faces that says how far it has been read."""
+
+    def __init__(self, source: LabelledFaces, say: Say) -> None:
+        self.name, self.space, self._source, self._say = source.name, source.space, source, say
+
+    def __iter__(self) -> Iterator[LabelledFace]:
+        for count, face in enumerate(self._source):
+            if count % 100 == 0:
+                self._say(f"embedding faces: {count:,}")
+            yield face
+
+
+def _free(out: str) -> Path:
+    target = Path(out).expanduser()
+    if target.exists():
+        raise OutputError(f"{out}: is there already; name another file, or remove it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{out}: its folder is not there; make it first")
+    return target
+
+
+def _write(target: Path, text: str) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from None

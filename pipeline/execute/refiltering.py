@@ -1,0 +1,261 @@
+"""A new version from stored numbers: every candidate judged again by other filters, nothing made.
+
+The step has a recipe of its own, and its version an index over the segments that are there. Enrolment stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.domain.errors import TargetNotReachedError
+from pipeline.domain.manifest import Counts, IndexRow, Receipt
+from pipeline.domain.records import Cell, identity_of, slot_of
+from pipeline.domain.separation import separate
+from pipeline.domain.unit import Stage
+from pipeline.execute.session import Session
+from pipeline.flow.admission import quota_within
+from pipeline.flow.commit import Books, commit, enrolled_receipt_name
+from pipeline.flow.enrol import separation_cos
+from pipeline.flow.parts import Parts
+from pipeline.flow.past import Past, Step, members_before, published_templates
+from pipeline.flow.refilter import COLUMNS, Rejudged, Rejudgement
+from pipeline.flow.rounds import COLLIDES, Standing
+from pipeline.flow.sidecars import read_sidecars
+from pipeline.flow.twins import candidate_columns
+
+NOTHING_LEFT = "no_image_passes"
+"""Why an identity leaves the version: the new filters keep none of its images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refiltered:
+    """What a version comes to under other filters.
+
+    Attributes:
+        past: the state that the new version has: who is published, with which images and labels.
+        units: what each make unit came to.
+        gone: ordinal -> why it leaves the version.
+        open_cells: places per cell that are open for want of them.
+        open_slots: slots of published identities without an image.
+        left_out: key of each image of the version before that is not in the new one -> its reasons.
+    """
+
+    past: Past
+    units: tuple[Rejudged, ...]
+    gone: Mapping[int, str]
+    cells: Mapping[int, Cell]
+    open_cells: Mapping[Cell, int]
+    open_slots: int
+    left_out: Mapping[str, tuple[str, ...]]
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Return what the manifest says of it."""
+        total = Counts.total(u.counts for u in self.units)
+        here = self.past.labels or {}
+        return {
+            **total.to_dict(),
+            "images_kept": len(self.past.rows),
+            "images_left_out": len(self.left_out),
+            "left_out_by_reason": dict(sorted(Counter(r[0] for r in self.left_out.values()).items())),
+            "left_out_by_cell": _by_cell(self.left_out, self.cells),
+            "admitted_not_stored": sum(1 for u in self.units for k in u.admitted if identity_of(k) in here),
+            "slots_open": self.open_slots,
+            "identities_gone": dict(sorted(Counter(self.gone.values()).items())),
+        }
+
+
+def rejudge(parts: Parts, known: Mapping[str, Receipt], past: Past) -> Refiltered:
+    """Return what the published version comes to under the recipe's filters; reads only.
+
+    Raises:
+        UserError: a filter reads a measure that stored images do not have.
+        TargetNotReachedError: no image passes.
+    """
+    recipe = parts.recipe
+    members = members_before(parts, max(_generations(known), default=0) + 1)
+    cells = {m.ordinal: m.cell for m in members}
+    made = sorted(
+        (r for r in known.values() if r.unit["stage"] == Stage.MAKE.value),
+        key=lambda r: (int(r.unit["generation"]), int(r.unit["index"])),
+    )
+    enrolled: dict[int, int] = {}
+    again = Rejudgement({row.key for row in past.rows}, recipe.attempts, recipe.balance.by, cells)
+    units, filters = [], parts.filters(len(members))
+    for receipt in made:
+        generation = int(receipt.unit["generation"])
+        if generation not in enrolled:
+            enrolled[generation] = len(members_before(parts, generation + 1))
+        filters = parts.filters(enrolled[generation])
+        columns = candidate_columns(parts, receipt.name, COLUMNS)
+        added = read_sidecars(parts.segments, parts.store, receipt.name)
+        units.append(again.unit(receipt.name, columns, filters, added))
+    units = again.finish(units, filters)
+    left, gone = _without_collisions(parts, _indexed(parts, past, units), past)
+    quota = quota_within(parts.targets, recipe.identities.count, _available(left, past, members), left.published)
+    left = _with_returned(parts, left, units, quota, set(gone))
+    gone = {o: why for o, why in gone.items() if o not in (left.labels or {})}
+    there = left.published
+    owed = recipe.identities.images_per_identity
+    return Refiltered(
+        past=left,
+        units=tuple(units),
+        gone=gone,
+        cells=cells,
+        open_cells={c: n - there[c] for c, n in quota.items() if n > there[c]},
+        open_slots=len(left.labels or {}) * owed - len({(r.identity, slot_of(r.key)) for r in left.rows}),
+        left_out=_left_out(past, left, units, gone),
+    )
+
+
+def standing_of(judged: Refiltered) -> Standing:
+    """Return the standing under which the version is published: nobody is new, some are gone."""
+    return Standing(filled=(), failed=dict(judged.gone), open_cells=dict(judged.open_cells), unit_of={})
+
+
+def close_enrolment(session: Session, books: Books, step: Step, past: Past) -> None:
+    """Commit the receipt that a generation's enrolment is closed: it enrols nobody."""
+    name = enrolled_receipt_name(step.number)
+    if books.has(name):
+        return
+    parts = session.parts
+    unit = {"stage": "enrolled", "generation": step.number, "index": 0, "round": 0, "candidates": past.candidates}
+    receipt = Receipt(
+        unit=unit,
+        name=name,
+        fingerprint=parts.prints.fingerprint,
+        plan_digest=parts.prints.plan_digest,
+        counts=Counts(0, 0, 0, {}),
+        files=(),
+        run=dict(parts.run_facts),
+    )
+    commit(parts, receipt)
+    books.add(receipt)
+
+
+def _generations(known: Mapping[str, Receipt]) -> Iterable[int]:
+    return (int(r.unit["generation"]) for r in known.values())
+
+
+def _available(left: Past, past: Past, members: Iterable[Any]) -> Counter[Cell]:
+    """Return how many identities each cell can give: those that stay, and those nobody worked on."""
+    out: Counter[Cell] = Counter(left.published)
+    out.update(m.cell for m in members if m.ordinal not in past.spent)
+    return out
+
+
+def _indexed(parts: Parts, past: Past, units: Iterable[Rejudged]) -> list[IndexRow]:
+    """Return the index rows of what is kept of published identities; labels are the old ones."""
+    labels = past.labels or {}
+    before = {(row.segment, row.key): row for row in past.rows}
+    cells = {row.identity: row.cell for row in past.rows}
+    rows: list[IndexRow] = []
+    for unit in units:
+        mine = [k for k in unit.kept if identity_of(k) in labels]
+        rows += [before[unit.unit, k] for k in mine if (unit.unit, k) in before]
+        rows += _located(parts, unit.unit, [k for k in mine if (unit.unit, k) not in before], labels, cells)
+    return sorted(rows)
+
+
+def _located(
+    parts: Parts, unit: str, keys: Sequence[str], labels: Mapping[int, int], cells: Mapping[int, str]
+) -> list[IndexRow]:
+    """Return the index rows of stored images that the parent does not publish."""
+    if not keys:
+        return []
+    found = parts.segments.read_audit(parts.store, unit)
+    place = {k: n for n, k in enumerate(found.keys)}
+    return [
+        IndexRow(
+            labels[identity_of(k)], k, identity_of(k), cells[identity_of(k)], unit,
+            int(found.offset_N[place[k]]), int(found.length_N[place[k]]),
+        )
+        for k in keys
+    ]  # fmt: skip
+
+
+def _with_returned(
+    parts: Parts, left: Past, units: Sequence[Rejudged], quota: Mapping[Cell, int], gone: set[int]
+) -> Past:
+    """Return the past with those who fill open places from storage: their images pass, and they collide with nobody.
+
+    They were published once, or could not be filled under stricter filters; in each cell the lowest ranks come first.
+    """
+    labels = dict(left.labels or {})
+    owed = parts.recipe.identities.images_per_identity
+    kept: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for unit in units:
+        for key in unit.kept:
+            if identity_of(key) not in labels and identity_of(key) not in gone:
+                kept[identity_of(key)].append((unit.unit, key))
+    places = {c: n - left.published[c] for c, n in quota.items()}
+    waiting = sorted(
+        (m for m in left.members if places.get(m.cell, 0) > 0 and len(kept.get(m.ordinal, ())) >= owed),
+        key=lambda m: (m.rank, m.ordinal),
+    )
+    _, templates_ME = published_templates(parts, left)
+    rows, extra = list(left.rows), [templates_ME]
+    for member in waiting:
+        if places[member.cell] <= 0:
+            continue
+        mine = {member.ordinal: len(labels)}
+        cells = {member.ordinal: str(member.cell)}
+        theirs = sorted(r for u, k in kept[member.ordinal] for r in _located(parts, u, [k], mine, cells))
+        _, template = published_templates(parts, replace(left, rows=tuple(theirs), labels=mine))
+        if separate(template, _threshold(parts), kept_before_ME=np.concatenate(extra)).kept_N[0]:
+            rows, labels = [*rows, *theirs], {**labels, **mine}
+            extra.append(template)
+            places[member.cell] -= 1
+    return replace(left, rows=tuple(sorted(rows)), labels=labels)
+
+
+def _threshold(parts: Parts) -> float:
+    recipe = parts.recipe
+    return separation_cos(recipe, parts.judge.calibration, recipe.identities.images_per_identity)
+
+
+def _without_collisions(parts: Parts, rows: list[IndexRow], past: Past) -> tuple[Past, dict[int, str]]:
+    """Return the past with these rows, without identities whose templates now collide, densely labelled anew."""
+    gone = dict.fromkeys(past.labels or {}, NOTHING_LEFT)
+    for row in rows:
+        gone.pop(row.identity, None)
+    if not rows:
+        raise TargetNotReachedError(
+            "no stored image passes the new filters, and a version of nobody is not published; loosen them"
+        )
+    kept = _relabelled(past, rows)
+    ordinals, templates_ME = published_templates(parts, kept)
+    stays = separate(templates_ME, _threshold(parts)).kept_N
+    collides = {o for o, keeps in zip(ordinals, stays, strict=True) if not keeps}
+    gone |= dict.fromkeys(collides, COLLIDES)
+    return _relabelled(past, [r for r in rows if r.identity not in collides]), dict(sorted(gone.items()))
+
+
+def _relabelled(past: Past, rows: list[IndexRow]) -> Past:
+    """Return the past with these rows; labels stay dense and in their order."""
+    order = sorted({(r.label, r.identity) for r in rows})
+    labels = {identity: label for label, (_, identity) in enumerate(order)}
+    return replace(past, rows=tuple(sorted(replace(r, label=labels[r.identity]) for r in rows)), labels=labels)
+
+
+def _left_out(
+    before: Past, after: Past, units: Iterable[Rejudged], gone: Mapping[int, str]
+) -> dict[str, tuple[str, ...]]:
+    """Return why each image of the version before is not in the new one: refused, or of an identity that leaves."""
+    stays = {row.key for row in after.rows}
+    refused = {key: reasons for unit in units for key, reasons in unit.refused.items()}
+    left = [row for row in before.rows if row.key not in stays]
+    return {row.key: refused.get(row.key) or (gone[row.identity],) for row in left}
+
+
+def _by_cell(left_out: Mapping[str, tuple[str, ...]], cells: Mapping[int, Cell]) -> dict[str, dict[str, int]]:
+    """Return how many images are left out, by the cell of their identity and their first reason."""
+    out: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, reasons in left_out.items():
+        out[str(cells[identity_of(key)])][reasons[0]] += 1
+    return {cell: dict(sorted(found.items())) for cell, found in sorted(out.items())}
