@@ -31,7 +31,14 @@ def perceptual_hash(faces_NHWC: UInt8) -> UInt64:
     coefficient of column frequency u + 1 and row frequency v + 1 exceeds the median of all 64. Here the cosines are
     taken over the picture's own pixels, whatever its size, and rounded to 1/1024, so that every sum is of whole
     numbers, hence exact: neither the batch nor the CPU changes a bit.
+
+    Raises:
+        ValueError: not an array of RGB pictures.
     """
+    if faces_NHWC.ndim != 4 or faces_NHWC.shape[3] != 3:
+        raise ValueError(
+            f"perceptual hash: got an array of shape {faces_NHWC.shape}; pictures are uint8 RGB (N, H, W, 3)"
+        )
     hashes = np.zeros(len(faces_NHWC), np.uint64)
     for start in range(0, len(faces_NHWC), BLOCK):
         hashes[start : start + BLOCK] = _block(faces_NHWC[start : start + BLOCK])

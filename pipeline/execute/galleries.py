@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.domain.errors import CalibrationError, PlanMismatchError, UserError
-from pipeline.domain.hashing import perceptual_hash
+from pipeline.domain.hashes import perceptual_hash
 from pipeline.domain.leakage import (
     AUDITOR,
     JUDGE,

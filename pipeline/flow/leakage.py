@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.errors import StoreError
-from pipeline.domain.hashing import UInt64, hash_distance, perceptual_hash
+from pipeline.domain.hashes import UInt64, hamming, perceptual_hash
 from pipeline.domain.leakage import (
     CENTROIDS,
     COPY_BITS,
@@ -312,7 +312,7 @@ class Screen:
     def copy_bits(self, faces_NHWC: UInt8) -> npt.NDArray[np.float64]:
         """Return in how many bits each face's hash differs from the nearest of the galleries'."""
         held = self.hashes()
-        return np.array([hash_distance(held, one).min() for one in perceptual_hash(faces_NHWC)], np.float64)
+        return np.array([hamming(held, one).min() for one in perceptual_hash(faces_NHWC)], np.float64)
 
     def hashes(self) -> UInt64:
         """Return the perceptual hashes of every gallery image."""

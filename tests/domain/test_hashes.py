@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.hashes import halves, hamming, joined
+from pipeline.domain.hashes import halves, hamming, joined, perceptual_hash
 
 HASH = st.integers(0, 2**64 - 1)
 
@@ -39,3 +39,9 @@ def test_what_is_no_half_is_refused(half: float) -> None:
     """A negative, broken, too large or missing number is no half of a hash."""
     with pytest.raises(ValueError, match="half of a hash"):
         joined([half], [0.0])
+
+
+def test_hashes_take_pictures_only() -> None:
+    """Anything else than RGB pictures is an error that says what was got."""
+    with pytest.raises(ValueError, match=r"\(2, 8, 8\)"):
+        perceptual_hash(np.zeros((2, 8, 8), np.uint8))

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.fft import dctn
 
 from pipeline.domain.calibration import BlockMaxima, Calibration, PairCalibration
 from pipeline.domain.errors import UserError
-from pipeline.domain.hashing import hash_distance, perceptual_hash
 from pipeline.domain.leakage import (
     CENTROIDS,
     SAMPLES,
@@ -159,30 +157,3 @@ def faces(count: int, side: int, seed: int = 0) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3))
     fine = coarse.repeat(side // 7 + 1, axis=1).repeat(side // 7 + 1, axis=2)[:, :side, :side]
     return fine.astype(np.uint8)
-
-
-def test_the_hash_is_the_dct_sign_pattern_of_a_small_picture() -> None:
-    """At 32 pixels nothing is averaged: the bits are those that SciPy's DCT of the luma gives."""
-    picture = faces(1, 32)
-    luma = picture[0].astype(np.float64) @ [0.299, 0.587, 0.114]
-    low = dctn(luma, type=2)[1:9, 1:9]
-    bits = (low > np.median(low)).ravel()
-    assert int(perceptual_hash(picture)[0]) == sum(1 << n for n, bit in enumerate(bits) if bit)
-
-
-@pytest.mark.parametrize("side", [64, 112, 200])
-def test_a_copy_keeps_its_hash_through_size_brightness_and_noise(side: int) -> None:
-    """Scaled, brightened and noisy copies differ in few bits; another picture in many."""
-    large = faces(20, 224).astype(np.float64)
-    here = large[:, np.arange(side) * 224 // side][:, :, np.arange(side) * 224 // side]
-    noisy = np.clip(here * 0.9 + 12 + np.random.default_rng(2).normal(0, 3, here.shape), 0, 255).astype(np.uint8)
-    original, copies = perceptual_hash(large.astype(np.uint8)), perceptual_hash(noisy)
-    apart = hash_distance(original[:, None], copies[None, :])
-    assert np.diag(apart).max() <= 6
-    assert apart[~np.eye(20, dtype=bool)].min() > 6
-
-
-def test_hashes_take_pictures_only() -> None:
-    """Anything else than RGB pictures is an error that says what was got."""
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\)"):
-        perceptual_hash(np.zeros((2, 8, 8), np.uint8))
