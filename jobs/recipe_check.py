@@ -80,7 +80,7 @@ def check_cone(recipe: Recipe, where: str) -> None:
     if not low >= bound:
         needed = 2 * max(low, 0.0) ** 2 - 1
         ways = f"ask for {bound:.4f} or more"
-        if low > 0 and needed > -1:
+        if low > 0 and needed > 0:
             ways += f", or separate the vectors: enrol.vector_separation_cos {needed:.4f} or less"
         raise RecipeError(
             f"{where}: conditions.{VECTOR_COS}: got down to {low:g}, but vectors may be as near as "
@@ -116,6 +116,18 @@ def check_screening(recipe: Recipe, where: str, readers: Mapping[str, Recogniser
             )
     if recipe.leakage.copies is not None and not recipe.leakage.galleries:
         raise RecipeError(f"{where}: leakage.copies: there is no gallery to copy; give leakage.galleries")
+    for key in ("control", "screening", "cos"):
+        # whoever sets one of these believes to be screening
+        if getattr(recipe.leakage, key) is not None and not recipe.leakage.galleries:
+            raise RecipeError(
+                f"{where}: leakage.{key}: there is no gallery to hold against; give leakage.galleries, or drop it"
+            )
+    for number, node in enumerate(recipe.filters):
+        if node.use == "leakage" and not recipe.leakage.galleries:
+            raise RecipeError(
+                f"{where}: filters.{number}: leakage compares with galleries, and there is none; give "
+                "leakage.galleries, or drop the filter"
+            )
 
 
 def check_balance(recipe: Recipe, where: str, names: Iterable[str], targets: Targets) -> None:
@@ -168,6 +180,17 @@ def check_alignments(where: str, measurers: Sequence[Measurer], alignment: str) 
             raise RecipeError(
                 f"{where}: measures.{number}: {measurer.card.name} reads faces aligned to {theirs!r}, the generator "
                 f"makes them aligned to {alignment!r}; set measures.{number}.alignment: {alignment}"
+            )
+
+
+def check_twins(recipe: Recipe, where: str, side_px: int) -> None:
+    """Refuse a twin of low resolution that has as many pixels as the image that it is made of."""
+    for number, node in enumerate(recipe.twins):
+        px = getattr(node, "px", 0) if node.use == "low-resolution" else 0
+        if px >= side_px:
+            raise RecipeError(
+                f"{where}: twins.{number}.px: got {px}, but images are {side_px} pixels wide and would lose nothing; "
+                f"give less than {side_px}"
             )
 
 

@@ -66,6 +66,13 @@ def read(path: Path) -> Any:
         raise RecipeError(f"{path.name}:{where} not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
+def read_recipe(path: Path) -> Any:
+    """Return the recipe that a file is, or, where it is a step of a dataset (`recipes/g1.yaml`), the recipe in it."""
+    raw = read(path)
+    is_step = isinstance(raw, dict) and "fingerprint" in raw and isinstance(raw.get("recipe"), dict)
+    return raw["recipe"] if is_step else raw
+
+
 def override(raw: Any, text: str) -> None:
     """Apply one `a.b=value` to a raw recipe in place; raises RecipeError where the path leads nowhere."""
     name, sign, value = text.partition("=")
@@ -81,9 +88,13 @@ def override(raw: Any, text: str) -> None:
         else:
             raise RecipeError(f"--set {name}: {part!r} leads nowhere; keys are joined by dots, list items by number")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except RecipeError as error:
+        raise RecipeError(f"--set {name}: {error}") from None
     except yaml.YAMLError:
-        raise RecipeError(f"--set {name}: {value!r} is not valid YAML") from None
+        raise RecipeError(
+            f"--set {name}: {value!r} is not valid YAML; inside [ ] and {{ }} put text with signs such as ? in quotes"
+        ) from None
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
         node[int(last)] = parsed
     elif isinstance(node, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from rich.table import Table
 
 from jobs.live import View, counted, duration, observer, sentence
 from jobs.show_balance import print_balance
+from jobs.show_leakage import print_leakage
+from jobs.show_lines import fact
+from jobs.show_lines import say as say_wrapped
 from jobs.show_variation import print_variation
 
 if TYPE_CHECKING:
@@ -38,15 +42,13 @@ def print_published(published: Published, uri: str, view: View) -> None:
     console.print(_funnel(counts))
     print_balance(console, figures["balance"])
     console.print(_similarity(figures))
+    print_leakage(console, figures.get("leakage"))
     print_variation(console, figures.get("variation", ()))
     facts = view.progress.to_dict()
     if facts["counted"] == "make" and facts["making_s"]:
         total = facts["last_event_s"] - facts["started_s"]
-        console.print(
-            f"Speed        {facts['candidates'] / facts['making_s']:.1f} candidate images/s while making "
-            f"(generate + measure + judge + write), {total:.0f} s in all",
-            highlight=False,
-        )
+        speed = f"{facts['candidates'] / facts['making_s']:.1f} candidate images/s while making"
+        fact(console, "Speed", f"{speed} (generate + measure + judge + write), {total:.0f} s in all")
     root = uri.rstrip("/")
     console.print(f"Dataset      {root}/versions/{manifest.version}/manifest.json", highlight=False, soft_wrap=True)
     console.print(f"Faces        {root}/versions/{manifest.version}/contact_sheet.png", highlight=False, soft_wrap=True)
@@ -82,7 +84,7 @@ def _funnel(counts: Mapping[str, Any]) -> Table:
             "    of these off target", str(make["off_target"]), _share(make["off_target"], make["candidates"])
         )
     table.add_row("  published", str(counts["images"]), _share(counts["images"], make["candidates"]))
-    if counts.get("twins"):
+    if "twins" in counts:
         table.add_row("    and made of these: hard-condition twins", str(counts["twins"]), "")
     return table
 
@@ -126,10 +128,7 @@ def published_json(published: Published, uri: str) -> dict[str, Any]:
 def print_status(facts: Mapping[str, Any]) -> None:
     """Print where a dataset stands."""
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    say = functools.partial(say_wrapped, console, indent=2)
     say(f"{facts['uri']}: {facts['state']}")
     lease, run = facts["lease"], facts["run"]
     if lease:

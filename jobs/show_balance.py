@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs.show_lines import fact
+
 MOST_CELLS = 24
 """Cells that are printed; of more, those that are furthest from what was asked. The manifest has all."""
 
@@ -17,8 +19,8 @@ def print_balance(console: Console, balance: Mapping[str, Any]) -> None:
     console.print(_cells(balance))
     if len(balance["by"]) > 1 and "values" in balance:
         console.print(_values(balance["values"]))
-    for line in _lines(balance):
-        console.print(line, highlight=False, soft_wrap=True)
+    for name, text in _lines(balance):
+        fact(console, name, text)
 
 
 def _cells(balance: Mapping[str, Any]) -> Table:
@@ -40,18 +42,21 @@ def _cells(balance: Mapping[str, Any]) -> Table:
 
 def _values(values: Any) -> Table:
     table = Table(title="The same by value", title_justify="left", title_style="bold")
-    for name in ("field", "value", "asked", "reached", "share", "95 % interval"):
-        table.add_column(name, justify="left" if name in ("field", "value") else "right")
+    for name in ("value", "asked", "reached", "share", "95 % interval"):
+        table.add_column(name, justify="left" if name == "value" else "right", overflow="fold")
+    field = None
     for row in values:
+        if row["field"] != field:
+            # a line of its own: beside its values a long name would be cut where 80 columns are all there is
+            field = row["field"]
+            table.add_row(field, style="bold")
         interval = _interval(row["share_95"])
-        table.add_row(
-            row["field"], row["value"], str(row["asked"]), str(row["reached"]), _share(row["share"]), interval
-        )
+        table.add_row(f"  {row['value']}", str(row["asked"]), str(row["reached"]), _share(row["share"]), interval)
     return table
 
 
-def _lines(balance: Mapping[str, Any]) -> list[str]:
-    """Return the figures of all cells together, in a line each."""
+def _lines(balance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures of all cells together, each with its name."""
     summary = balance.get("summary")
     if not summary:
         return []
@@ -63,16 +68,15 @@ def _lines(balance: Mapping[str, Any]) -> list[str]:
         f"least represented {_number(summary['least_representation'], 3)}",
     ]
     said += [f"Cramer's V {_number(a['cramers_v'], 3)} ({' x '.join(a['between'])})" for a in balance["association"]]
-    lines = [f"Evenness     {', '.join(said)}"]
-    lines += [f"Empty        {', '.join(summary['cells_empty'])}"] if summary["cells_empty"] else []
+    lines = [("Evenness", ", ".join(said))]
+    lines += [("Empty", ", ".join(summary["cells_empty"]))] if summary["cells_empty"] else []
     if not balance["exact"]:
         largest = balance["largest_balanced"]
-        lines.append(
-            f"Balanced     {largest['identities']} of those who are there form the largest set with the shares asked "
-            f"for; to enlarge it make more of {', '.join(largest['next_cells'][:6]) or 'every cell'}"
-        )
+        more = ", ".join(largest["next_cells"][:6]) or "every cell"
+        said_of = f"{largest['identities']} of those who are there form the largest set with the shares asked for"
+        lines.append(("Balanced", f"{said_of}; to enlarge it make more of {more}"))
     for row in balance["labellers"]:
-        lines.append(f"Labellers    {', '.join(row['labellers'])} agree on {row['field']} of {_share(row['agree'])}")
+        lines.append(("Labellers", f"{', '.join(row['labellers'])} agree on {row['field']} of {_share(row['agree'])}"))
     return lines
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from jobs.show_lines import fact
+
 
 def print_bank(facts: Mapping[str, Any]) -> None:
     """Print a bank: its Gaussians with what each rests on, then where it comes from."""
@@ -21,11 +23,13 @@ def print_bank(facts: Mapping[str, Any]) -> None:
     console.print(table)
     axes = ", ".join(f"{100 * float(share):g} % in {count}" for share, count in facts["axes"].items())
     _print_lines(console, facts, [("Axes", f"variance of everyone: {axes} of {facts['space']['dimensions']}")])
+    if len(facts["cells"]) > 1 and facts["without_cell"]:
+        fact(console, "Without cell", f"{facts['without_cell']:,} of {facts['identities']:,} identities")
     if facts["too_few"]:
         few = ", ".join(f"{cell} ({count})" for cell, count in facts["too_few"].items())
-        console.print(f"{'Left to all':12s} {few}: fewer than {facts['least_identities']}", highlight=False)
+        fact(console, "Left to all", f"{few}: fewer than {facts['least_identities']}")
     for note in facts["notes"]:
-        console.print(f"{'Note':12s} {note}", highlight=False, soft_wrap=True)
+        fact(console, "Note", note)
 
 
 def print_vectors(facts: Mapping[str, Any]) -> None:
@@ -38,7 +42,8 @@ def print_vectors(facts: Mapping[str, Any]) -> None:
 
 def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[str, str]]) -> None:
     space, each = facts["space"], facts["images_per_identity"]
-    images = f"{facts['images']:,} images ({each['least']} to {each['most']} each)"
+    number = f"{each['least']} to {each['most']}" if each["least"] < each["most"] else f"{each['most']}"
+    images = f"{facts['images']:,} images ({number} each)"
     unreadable = f"; {facts['unreadable']} unreadable left out" if facts["unreadable"] else ""
     lines = [
         *first,
@@ -50,4 +55,4 @@ def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[s
         ("File", f"{facts['path']}, {decimal(facts['bytes'])}, SHA-256 {facts['sha256'][:16]}..."),
     ]
     for name, text in lines:
-        console.print(f"{name:12s} {text}", highlight=False, soft_wrap=True)
+        fact(console, name, text)

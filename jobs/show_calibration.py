@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from jobs.show_lines import say as say_wrapped
+
+NO_BETTER = 0.25
+"""Equal error rate above which labels or crops are more likely at fault than the recogniser; 0.5 is a coin toss."""
 
 
 @contextmanager
@@ -24,10 +30,7 @@ def status(*, quiet: bool) -> Iterator[Callable[[str], object]]:
 def print_calibration(content: Mapping[str, Any], out: str) -> None:
     """Print thresholds and error rates by comparison, the genuine pairs, and the 1:N figures."""
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    say = functools.partial(say_wrapped, console, indent=2)
     space, measured = content["space"], content["measured"]
     people = f"{measured['identities']:,} identities, " if "identities" in measured else ""
     say(f"{content['recogniser']['name']} on {content['source']}: {people}{measured['images']:,} images")
@@ -54,6 +57,12 @@ def print_calibration(content: Mapping[str, Any], out: str) -> None:
     for kind, why in measured["not_measured"].items():
         say(f"Not measured: {kind}, because {why}")
     say("Too few: fewer than 30 errors are expected there.")
+    for kind, pair in pairs.items():
+        if pair["eer"] > NO_BETTER:
+            say(
+                f"Careful: at an EER of {100 * pair['eer']:.0f} % ({kind}) this recogniser hardly tells these people "
+                "apart; look at the labels, and at how the crops are aligned, before any threshold is taken from here."
+            )
     say("Intervals are Wilson's at 95 % and take pairs as independent, which pairs that share a face are not.")
     say(f"Written to {out}; a recipe takes it by --set judge.calibration={out} (or auditor.calibration)")
 

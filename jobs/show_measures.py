@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,15 +10,13 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from jobs.live import counted
+from jobs.show_lines import say as say_wrapped
 
 
 def print_added(facts: Mapping[str, Any]) -> None:
     """Print what was added to a dataset."""
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    say = functools.partial(say_wrapped, console, indent=2)
     model = facts["model"]
     say(f"{facts['name']}: {model['name']} ({model['licence']}, sha256 {model['sha256'][:12]}, epoch {model['epoch']})")
     before = f", {facts['units_before']:,} stood before" if facts["units_before"] else ""

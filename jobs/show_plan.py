@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from jobs.show_lines import fact, say
+
 
 def print_plan(facts: Mapping[str, Any]) -> None:
     """Print what a run would make, what it would cost, and what that rests on."""
@@ -17,10 +19,11 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     images_before, images_new = facts["images"]
     where = facts["uri"] or "an empty place"
     if facts["published"]:
-        console.print(f"{where} holds this already: version {facts['published']}. A run would make nothing.")
+        say(console, f"{where} holds this already: version {facts['published']}. A run would make nothing.")
         return
     grows = f"grows version {facts['parent']}" if facts["parent"] else "begins a dataset"
-    console.print(f"{facts['recipe']} at {where}: {grows} (generation {facts['generation']})\n", highlight=False)
+    say(console, f"{facts['recipe']} at {where}: {grows} (generation {facts['generation']})")
+    console.print()
     cells = Table(title="Identities by cell", title_justify="left", title_style="bold")
     for name in ("cell", "published", "new"):
         cells.add_column(name, justify="left" if name == "cell" else "right")
@@ -52,7 +55,7 @@ def print_plan(facts: Mapping[str, Any]) -> None:
         ("Measured on", facts["device_kind"]),
     ]
     for name, text in lines:
-        console.print(f"{name:12s} {text}", highlight=False, soft_wrap=True)
+        fact(console, name, text)
     console.print("Nothing was written.")
 
 

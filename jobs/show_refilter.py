@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from jobs.live import counted
 from jobs.show import print_published as print_version
+from jobs.show_lines import fact, say
 
 if TYPE_CHECKING:
     from jobs.live import View
@@ -18,24 +20,36 @@ if TYPE_CHECKING:
 def print_dry(facts: Mapping[str, Any]) -> None:
     """Print what a version would come to under other filters."""
     console = Console()
-    console.print(f"{facts['uri']}, version {facts['version']}, judged again; nothing is written\n", highlight=False)
+    say(console, f"{facts['uri']}, version {facts['version']}, judged again; nothing is written")
+    console.print()
     _print_outcome(console, facts, facts["identities_before"], facts["identities"], facts["images_before"])
     for cell, number in facts["open_cells"].items():
-        console.print(f"Open         {number} places of {cell}", highlight=False)
+        fact(console, "Open", f"{counted(number, 'place')} of {cell}")
 
 
-def print_published(published: Published, uri: str, view: View) -> None:
-    """Print what became of a version that was judged again, or of what it lacked."""
-    facts = published.manifest.counts.get("refilter")
-    if facts is not None and not published.resumed:
+def print_published(published: Sequence[Published], uri: str, view: View) -> None:
+    """Print what became of a version that was judged again, and of what it lacked where that was made too."""
+    judged, newest = published[0], published[-1]
+    facts = judged.manifest.counts.get("refilter")
+    console = Console()
+    if facts is not None and not judged.resumed:
         gone = sum(facts["identities_gone"].values())
-        here = published.manifest.counts["identities"]
-        _print_outcome(Console(), facts, here + gone, here, None)
-    print_version(published, uri, view)
+        here = judged.manifest.counts["identities"]
+        _print_outcome(console, facts, here + gone, here, None, filled=judged is not newest)
+    if judged is not newest:
+        say(console, f"{uri}: what version {judged.manifest.version} lacked is in {newest.manifest.version}")
+        console.print()
+    print_version(newest, uri, view)
 
 
 def _print_outcome(
-    console: Console, facts: Mapping[str, Any], identities_before: int, identities: int, images_before: int | None
+    console: Console,
+    facts: Mapping[str, Any],
+    identities_before: int,
+    identities: int,
+    images_before: int | None,
+    *,
+    filled: bool = False,
 ) -> None:
     table = Table(title="Stored images judged again", title_justify="left", title_style="bold")
     table.add_column("")
@@ -58,6 +72,6 @@ def _print_outcome(
             by_cell.add_row(cell, *(f"{found.get(r, 0):,}" for r in reasons))
         console.print(by_cell)
     why = ", ".join(f"{number} {reason}" for reason, number in facts["identities_gone"].items())
-    console.print(f"Identities   {identities_before:,} -> {identities:,}{f' ({why})' if why else ''}", highlight=False)
-    if facts["slots_open"] or facts["identities_gone"]:
-        console.print("             --make-missing makes what stands open, from its keys", highlight=False)
+    fact(console, "Identities", f"{identities_before:,} -> {identities:,}{f' ({why})' if why else ''}")
+    if not filled and (facts["slots_open"] or facts["identities_gone"]):
+        fact(console, "", "--make-missing makes what stands open, from its keys")

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs.show_lines import say
 from pipeline.domain.variation import OVERALL, Shortfall, TOLERANCE_points, shortfalls
 
 MOST_CELLS = 6
@@ -25,12 +26,7 @@ def print_variation(console: Console, variation: Sequence[Mapping[str, Any]]) ->
         say(console, f"Short of the plan by more than {TOLERANCE_points:g} points, which are hundredths of the images:")
     for condition, found in groupby(short, key=lambda s: s.condition):
         for line in _deficits(condition, sorted(found)):
-            say(console, line)
-
-
-def say(console: Console, text: str) -> None:
-    """Print a line as it is, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(console, line, indent=4)
 
 
 def _summary(variation: Sequence[Mapping[str, Any]]) -> Table:

@@ -31,6 +31,9 @@ BasisOption = Annotated[
 AtMostOption = Annotated[
     int | None, typer.Option("--k", min=1, metavar="K", help="Use at most the first K images of an identity.")
 ]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
+]
 
 
 @bank.command()
@@ -50,6 +53,7 @@ def fit(
     ] = None,
     k: AtMostOption = None,
     least: Annotated[int, typer.Option(min=20, help="Identities that a cell needs for a Gaussian of its own.")] = 20,
+    skip_unreadable: SkipOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Fit a bank: mean and covariance of identity means, for everyone and by cell.
@@ -60,8 +64,9 @@ def fit(
     from jobs import show_bank, wiring
 
     facts = wiring.fit_bank(
-        source, recogniser, out, licence=licence, lawful_basis=lawful_basis, cells=cells, at_most=k, least=least
-    )
+        source, recogniser, out, licence=licence, lawful_basis=lawful_basis,
+        cells=cells, at_most=k, least=least, skip_unreadable=skip_unreadable,
+    )  # fmt: skip
     print_json(facts) if json_ else show_bank.print_bank(facts)
 
 
@@ -76,6 +81,7 @@ def vectors(
         bool, typer.Option("--made-up", help="The faces are of made-up people; without it they count as real ones.")
     ] = False,
     k: AtMostOption = None,
+    skip_unreadable: SkipOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write one vector per identity: reference images as identities for the sampler `files`.
@@ -85,8 +91,9 @@ def vectors(
     from jobs import show_bank, wiring
 
     facts = wiring.fit_vectors(
-        source, recogniser, out, licence=licence, lawful_basis=lawful_basis, made_up=made_up, at_most=k
-    )
+        source, recogniser, out, licence=licence, lawful_basis=lawful_basis,
+        made_up=made_up, at_most=k, skip_unreadable=skip_unreadable,
+    )  # fmt: skip
     print_json(facts) if json_ else show_bank.print_vectors(facts)
 
 

@@ -58,5 +58,4 @@ def refilter(
     if json_:
         print_json([show.published_json(p, uri) for p in published])
         return
-    for one in published:
-        show_refilter.print_published(one, uri, view)
+    show_refilter.print_published(published, uri, view)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.components import COMPONENTS
+from jobs.wiring.calibrating import described
 from jobs.wiring.labelled import open_labelled
 from jobs.wiring.parts import build, load
 from pipeline.domain.errors import OutputError, UserError
@@ -35,6 +36,7 @@ def fit_bank(
     cells: str | None = None,
     at_most: int | None = None,
     least: int | None = None,
+    skip_unreadable: bool = False,
 ) -> dict[str, Any]:
     """Fit a bank to labelled faces, write it, and return what it says of itself, with `path`, `sha256` and `bytes`.
 
@@ -47,6 +49,7 @@ def fit_bank(
         cells: a CSV of label,cell; None: those of the index where the source is a dataset of ours.
         at_most: images of an identity that count; all where None.
         least: identities that a cell needs to have a Gaussian of its own.
+        skip_unreadable: of a folder per identity, leave out images that cannot be read, and count them.
 
     Raises:
         UserError: the source, the CSV or the place to write is no good, or there are too few identities.
@@ -55,15 +58,22 @@ def fit_bank(
     from pipeline.adapters.machine import single_thread
     from pipeline.domain.banking import LEAST_IDENTITIES, allows_commercial_use, fit
 
-    path, reader, source = _opened(reference, recogniser, out)
+    _require_said(licence, lawful_basis)
+    path, reader, source = _opened(reference, recogniser, out, skip_unreadable)
     single_thread()
     named = _cells(reference, cells, source)
     faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
     cell_P = None if named is None else [named.get(label, "") for label in faces.label_names]
+    if cells is not None and cell_P is not None and not any(cell_P):
+        raise UserError(
+            f"--cells {cells}: gives a cell to nobody in {reference}, whose labels are such as "
+            f"{faces.label_names[0]!r}; write labels as the source has them"
+        )
     wanted = LEAST_IDENTITIES if least is None else least
     fitted = fit(means_PD, cell_P, wanted)
     facts = {
         **_about(path, reader, source, faces, images_P, at_most),
+        "source": _described(reference, source),
         "licence": licence,
         "lawful_basis": lawful_basis,
         "commercial_use": allows_commercial_use(licence) and reader.card.commercial_use,
@@ -86,6 +96,7 @@ def fit_vectors(
     lawful_basis: str,
     made_up: bool = False,
     at_most: int | None = None,
+    skip_unreadable: bool = False,
 ) -> dict[str, Any]:
     """Write one vector per identity, for the sampler `files`; arguments as those of `fit_bank`.
 
@@ -95,11 +106,13 @@ def fit_vectors(
     from pipeline.adapters.samplers.vector_files import vector_file_bytes
     from pipeline.domain.banking import allows_commercial_use
 
-    path, reader, source = _opened(reference, recogniser, out)
+    _require_said(licence, lawful_basis)
+    path, reader, source = _opened(reference, recogniser, out, skip_unreadable)
     single_thread()
     faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
     facts = {
         **_about(path, reader, source, faces, images_P, at_most),
+        "source": _described(reference, source),
         "licence": licence,
         "lawful_basis": lawful_basis,
         "commercial_use": allows_commercial_use(licence) and reader.card.commercial_use,
@@ -116,14 +129,24 @@ def bank_facts(path: str) -> dict[str, Any]:
     return {**facts, "path": path, "sha256": digest, "bytes": Path(path).stat().st_size}
 
 
-def _opened(reference: str, recogniser: str, out: str) -> tuple[Path, Recogniser, LabelledFaces]:
+def _require_said(licence: str, lawful_basis: str) -> None:
+    """Refuse a licence or a lawful basis that says nothing: the file carries them for years."""
+    for option, said in (("--licence", licence), ("--lawful-basis", lawful_basis)):
+        if len(said.strip()) < 2:
+            raise UserError(f"{option}: got {said!r}; say it in two letters or more, as what is written carries it")
+
+
+def _opened(reference: str, recogniser: str, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
     path = Path(out).expanduser()
     if path.suffix != ".safetensors" or "://" in out:
         raise OutputError(f"--out {out}: got {path.suffix or 'no suffix'}; give a local file that ends in .safetensors")
     if not path.parent.is_dir():
         raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise OutputError(f"--out {out}: is a folder; name a file in it")
     reader = recogniser_of(recogniser)
-    return path, reader, open_labelled(reference, alignment=reader.space.alignment)
+    source = open_labelled(reference, alignment=reader.space.alignment, skip_unreadable=skip_unreadable)
+    return path, reader, source
 
 
 def recogniser_of(name: str) -> Recogniser:
@@ -158,7 +181,6 @@ def _about(
         "name": path.stem,
         "space": reader.space.to_dict(),
         "recogniser": {"name": reader.card.name, "sha256": reader.card.sha256, "licence": reader.card.licence},
-        "source": source.name,
         "identities": len(images_P),
         "images": int(images_P.sum()),
         "images_per_identity": {
@@ -167,8 +189,19 @@ def _about(
             "most": int(images_P.max()),
             "at_most": at_most,
         },
-        "unreadable": len(faces.unreadable),
+        "unreadable": len(faces.unreadable) + len(getattr(source, "skipped", ())),
     }
+
+
+def _described(reference: str, source: LabelledFaces) -> str:
+    """Return how a source is named in what is written, which datasets publish: of a local path its last part alone."""
+    if "://" in reference:
+        return source.name
+    path = Path(reference).expanduser()
+    for whole in (str(path.resolve()), str(path)):
+        if source.name.startswith(whole):
+            return described(reference) + source.name.removeprefix(whole)
+    return described(reference)
 
 
 def _cells(reference: str, csv_path: str | None, source: LabelledFaces) -> dict[str, str] | None:

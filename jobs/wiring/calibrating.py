@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def recogniser_node(name: str, overrides: Sequence[str]) -> Node:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in problem["loc"])
-        raise RecipeError(f"{name}: {path}: got {problem['input']!r}; {problem['msg']}") from None
+        known = ", ".join(sorted(set(load(COMPONENTS["judge"][name][0]).model_fields) - {"use"})) or "none"
+        raise RecipeError(f"--set {path}={problem['input']}: {problem['msg']}; options of {name}: {known}") from None
     return node
 
 
@@ -148,6 +150,8 @@ def _free(out: str) -> Path:
     target = Path(out).expanduser()
     if target.exists():
         raise OutputError(f"{out}: is there already; name another file, or remove it")
+    if "://" in out:
+        raise OutputError(f"{out}: a calibration is written to a local file; name one")
     if not target.parent.is_dir():
         raise OutputError(f"{out}: its folder is not there; make it first")
     return target
@@ -159,4 +163,6 @@ def _write(target: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(target)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from None

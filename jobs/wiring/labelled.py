@@ -26,7 +26,7 @@ _DEFAULTS = {"identities": 1000, "images": 8, "seed": 0, "first": 0}
 _EMBEDDINGS = (".npz", ".npy", ".parquet")
 
 
-def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool = False) -> LabelledFaces:
+def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool | None = None) -> LabelledFaces:
     """Return the labelled faces that a reference names.
 
     Args:
@@ -34,7 +34,8 @@ def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool = Fal
             from one seed), `sketch://faces?...`, a file of embeddings (.npz, .npy, .parquet), a published dataset (a
             folder or address that holds `versions/`), or a folder per identity of aligned images.
         alignment: the recogniser's (`recogniser.space.alignment`); it says how large its crops are.
-        skip_unreadable: of a folder per identity, leave out images that cannot be read instead of stopping.
+        skip_unreadable: of a folder per identity, leave out images that cannot be read instead of stopping; None
+            where the verb has no such option.
 
     Raises:
         UserError: what is there cannot be read as labelled faces of this alignment.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
+from jobs.wiring.labelled import crop_px
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
@@ -46,7 +47,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     from jobs.wiring.calibration_files import resolve_calibrations
 
     path = recipe_file.find(reference)
-    raw = recipe_file.read(path)
+    raw = recipe_file.read_recipe(path)
     for text in overrides:
         recipe_file.override(raw, text)
     resolve_calibrations(raw, path.name)
@@ -94,6 +95,8 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
     recipe_check.check_alignments(where, measurers, build("generator", recipe.generator).space.alignment)
     names = recipe_check.check_measures(where, measurers)
     names += (*(screen.measures if screen else ()), *(n for n in added if n not in names))
+    if recipe.twins:
+        recipe_check.check_twins(recipe, where, crop_px(generator.space.alignment))
     targets = targets_of(recipe)
     recipe_check.check_balance(recipe, where, names, targets)
     recipe_check.check_thresholds(recipe, where, judge)

@@ -32,7 +32,9 @@ def refilter_dry(uri: str, overrides: Sequence[str], filters: str | None) -> dic
 def refilter_plan(store: Store, recipe: Recipe) -> dict[str, Any]:
     """Do as `refilter_dry` does, on a store that is open already, with a recipe that is changed already."""
     from pipeline.adapters.machine import single_thread
+    from pipeline.domain.errors import PlanMismatchError
     from pipeline.execute.generations import earlier_fingerprints, rejudging_step
+    from pipeline.execute.mending import require_undamaged
     from pipeline.execute.refiltering import rejudge
     from pipeline.flow.commit import Books
     from pipeline.flow.past import past_of
@@ -40,13 +42,18 @@ def refilter_plan(store: Store, recipe: Recipe) -> dict[str, Any]:
     single_thread()
     parts = build_parts(recipe, store, None, "refilter")
     step = rejudging_step(parts)
+    newest = step.published or step.parent
+    if newest is None:
+        raise PlanMismatchError(f"{store.uri}: no version is published yet; finish it with `facemint generate` first")
     books = Books(store, parts.prints.fingerprint, earlier=earlier_fingerprints(store)).open()
-    parent = step.parent if step.rejudges else step.published or step.parent
-    past = past_of(parts, step.number + (not step.rejudges), parent, books.known)
-    judged = rejudge(parts, books.known, past)
+    require_undamaged(books, newest)
+    # of a step that is begun and not published there may be units: no version knows them yet
+    known = {n: r for n, r in books.known.items() if int(r.unit["generation"]) <= newest.generation}
+    past = past_of(parts, newest.generation + 1, newest, known)
+    judged = rejudge(parts, known, past)
     return {
         "uri": store.uri,
-        "version": parent.version if parent else None,
+        "version": newest.version,
         "images_before": len(past.rows),
         "identities_before": len(past.labels or {}),
         "identities": len(judged.past.labels or {}),
@@ -78,7 +85,11 @@ def refilter_on(
     """Do as `refilter_dataset` does, on a store that is open already, with a recipe that is changed already."""
     from pipeline.execute.run import complete, refilter
 
-    published = [refilter(session_on(recipe, store, observer, stop=stop))]
+    if make_missing:
+        # what is made has the measures of the recipe alone, and none that were added beside the segments
+        check_parts(recipe, "--make-missing")
+    # a run killed while it made what was missing goes on here, with what it was allowed
+    published = [refilter(session_on(recipe, store, observer, stop=stop, allow_short=allow_short))]
     if make_missing:
         filled = complete(session_on(recipe, store, observer, stop=stop, allow_short=allow_short))
         published += [filled] if filled.manifest.version != published[0].manifest.version else []
@@ -99,6 +110,8 @@ def changed_recipe(store: Store, overrides: Sequence[str], filters: str | None) 
     raw = read_step(store, generations(store)[-1])["recipe"]
     if filters is not None:
         raw["filters"] = recipe_file.read(Path(filters))
+        if not isinstance(raw["filters"], list):
+            raise RecipeError(f"--filters {filters}: holds no list; write `- {{use: ...}}` on a line per filter")
     for text in overrides:
         if text.partition("=")[0].split(".")[0] not in CHANGES:
             raise RecipeError(
@@ -135,6 +148,6 @@ def _numbered(filters: Any, text: str) -> str:
     places = [n for n, known in enumerate(names) if name in known]
     if len(places) != 1:
         said = "several filters have that name" if places else "no filter has that name"
-        known = ", ".join(full if sum(u == use for u, _ in names) > 1 else str(use) for use, full in names)
+        known = ", ".join(full if sum(u == use for u, _ in names) > 1 else str(use) for use, full in names) or "none"
         raise RecipeError(f"--set {text}: {name!r}: {said}; filters of this dataset: {known}")
     return f"filters.{places[0]}.{option}{sign}{value}"

@@ -120,6 +120,11 @@ def _read(path: Path, _size_bytes: int, _mtime_ns: int) -> tuple[Gaussians, dict
     try:
         with safe_open(path, framework="numpy") as file:
             facts: dict[str, Any] = json.loads((file.metadata() or {})[METADATA])
+            if "vectors" in file.keys():  # noqa: SIM118 - a file of tensors, not a mapping
+                raise UserError(
+                    f"{path}: holds vectors of individuals (`facemint bank vectors`) and is no bank; name it "
+                    "as identities.sampler: {use: files, path: ...}, or make a bank with `facemint bank fit`"
+                )
         arrays = load(data)
         space = Space.from_dict(facts["space"])
         cells, mean_CD, factor_CDD = facts["gaussians"], arrays["mean_CD"], arrays["factor_CDD"]

@@ -110,8 +110,7 @@ Leakage: how near images and templates come to the nearest face (*samples*) and 
 {{ name | plain }} ({{ about.faces | number }} faces of {{ about.people | number }} people, digest \
 `{{ about.digest[:16] }}`, licence {{ about.licence | plain }}, lawful basis {{ about.lawful_basis | plain }}){{ \
 "; " if not loop.last }}
-{%- endfor %}. {{ "Nothing was refused: the recognisers observed" if observed else \
-"What judge or screening recogniser flagged was refused" }};
+{%- endfor %}. {{ refusing }};
 the auditor only reports. *Control* is how near people come who are known not to be there.
 
 | recogniser | compared | least flagged cosine | from | strangers flagged | flagged | p99 | p99.9 | largest \
@@ -282,10 +281,22 @@ def _leakage_said(leakage: Any, figures: dict[str, Any]) -> str:
     return "screened, see the table below"
 
 
+_REFUSING = {
+    (True, True): "What judge or screening recogniser flagged was refused",
+    (True, False): "Whom judge or screening recogniser flagged was refused, images were not: no filter `leakage` does",
+    (
+        False,
+        True,
+    ): "Images that judge or screening recogniser flagged were refused; people were not, by `leakage.mode`",
+    (False, False): "Nothing was refused: the recognisers observed",
+}
+"""Whether people were refused, and whether images were -> how the card says it."""
+
+
 def _screened(leakage: Any) -> dict[str, Any]:
     """Return what the table of leakage shows; nothing where nothing was screened."""
     if isinstance(leakage, str) or "found" not in leakage:
-        return {"screened": [], "galleries": {}, "observed": False}
+        return {"screened": [], "galleries": {}, "refusing": ""}
     rows = [
         (role, what, {"control": {"p99": None, "p99.9": None}, **row})
         for role, told in sorted(leakage["found"].items())
@@ -293,7 +304,8 @@ def _screened(leakage: Any) -> dict[str, Any]:
         for what, row in sorted(told["compared"].items())
     ]
     people = {name: about for name, about in leakage["galleries"].items() if name != "control"}
-    return {"screened": rows, "galleries": people, "observed": leakage["mode"] == "observe"}
+    refusing = _REFUSING[leakage["mode"] == "refuse", leakage.get("images_refused", True)]
+    return {"screened": rows, "galleries": people, "refusing": refusing}
 
 
 def _front_matter(facts: Mapping[str, Any]) -> str:

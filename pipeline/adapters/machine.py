@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_NAMES = {"PIL": "pillow"}
+
 
 class SystemClock:
     """Implements `ports.Clock`."""
@@ -33,11 +35,16 @@ def device_kind() -> str:
     instructions were seen to give different last bits.
     """
     import numpy
+    import PIL
+    import pyarrow
+    import scipy
     import simplejpeg
     import torch
 
     level = torch.backends.cpu.get_cpu_capability()
-    libraries = f"torch {torch.__version__}, numpy {numpy.__version__}, simplejpeg {simplejpeg.__version__}"
+    # twins are made by Pillow and scipy, and every table is written by pyarrow, which signs it with its version
+    counted = (torch, numpy, scipy, PIL, simplejpeg, pyarrow)
+    libraries = ", ".join(f"{_NAMES.get(m.__name__, m.__name__)} {m.__version__}" for m in counted)
     return f"cpu {level} ({_cpu_model()}), {libraries}"
 
 

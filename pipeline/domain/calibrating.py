@@ -130,7 +130,10 @@ def _templates(
     """Add what templates of k images can be calibrated for."""
     full = np.flatnonzero(held > k)
     if len(full) < 2:
-        raise CalibrationError(f"template size {k} needs identities with more than {k} images; got {len(full)}")
+        raise CalibrationError(
+            f"template size {k} needs identities with more than {k} images; got {len(full)}; give more images of each, "
+            "or leave that size out of the template sizes (--templates)"
+        )
     templates = _pooled(emb, begins[full], k)
     owners = np.arange(len(full))
     rest = np.concatenate([np.arange(begins[i] + k, begins[i] + held[i]) for i in full])

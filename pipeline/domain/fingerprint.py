@@ -18,6 +18,7 @@ NOT_FINGERPRINTED = (
     "kind", "name", "use", "auditor", "exports", "compute", "balance", "rounds",
     "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds", "enrol.budget",
     "identities.bank.path", "identities.sampler.path",  # their digests are, as those of components
+    "identities.sampler.licence", "identities.sampler.real_people", "identities.sampler.lawful_basis",
 )  # fmt: skip
 NO_BYTES = (".stop_above",)
 """Options of a filter that say when a run stops, and change nothing about a sample."""

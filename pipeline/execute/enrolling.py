@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pipeline.domain.manifest import Counts, FileEntry, Receipt
 from pipeline.domain.records import Cell, Member
 from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.generations import read_step
 from pipeline.execute.session import Session, forget_unplanned, separator, work
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Enrolment, Probed
@@ -42,7 +44,10 @@ def enrol(session: Session, books: Books, generation: int, past: Past) -> tuple[
 def reclose(session: Session, books: Books, receipt: Receipt) -> Receipt:
     """Write a generation's enrolled identities again from its probes, and commit the receipt that was taken back."""
     generation = int(receipt.unit["generation"])
-    parts = session.parts
+    # growth may ask for other agreement, which decided in whose cell everybody of this generation is
+    asked = read_step(session.parts.store, generation)["recipe"]["balance"]["agreement"]
+    parts = replace(session.parts, targets=replace(session.parts.targets, agreement=asked))
+    session = replace(session, parts=parts)
     past = past_of(parts, generation, None, books.known)
     probed = Probed()
     mine = [

@@ -52,6 +52,11 @@ def generations(store: Store) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def is_begun(store: Store, generation: int) -> bool:
+    """Return whether a generation has its file."""
+    return store.size(recipe_path(generation)) is not None
+
+
 def read_step(store: Store, generation: int) -> dict[str, Any]:
     """Return the file of a generation; raises OutputError where it is not one of ours."""
     path = recipe_path(generation)
@@ -116,6 +121,11 @@ def rejudging_step(parts: Parts) -> Step:
     there = read_step(store, begun[-1])
     published = any(m.generation == begun[-1] for m in manifests)
     if prints.fingerprint == there["fingerprint"]:
+        if not published and not any(there.get(flag) for flag in FLAGS):
+            raise PlanMismatchError(
+                f"{store.uri}: generation {begun[-1]} is begun and not published, and what it lacks has to be made; "
+                f"finish it first: facemint generate with the recipe in {recipe_path(begun[-1])}"
+            )
         return _step(store, begun[-1], manifests)
     others = {k for k in _changed(prints.fields, there["fingerprint_fields"]) if not k.startswith(FILTERS)}
     others |= _changed(prints.plan_fields, there["plan_fields"])
@@ -201,7 +211,7 @@ def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
     if number == 0 or parent is None:
         return Step(number, published=published)
     before = read_step(store, number - 1)["recipe"]
-    mine = read_step(store, number) if store.size(recipe_path(number)) is not None else {}
+    mine = read_step(store, number) if is_begun(store, number) else {}
     flags = {flag: bool(mine.get(flag)) for flag in FLAGS}
     return Step(number, parent, images_of(before), int(before["identities"]["count"]), published, **flags)
 

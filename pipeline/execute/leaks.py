@@ -26,6 +26,7 @@ from pipeline.domain.leakage import (
     nearest_pairs,
 )
 from pipeline.domain.manifest import IndexRow, canonical_json, segment_path, sha256_hex
+from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Float32, template_of
 from pipeline.execute.galleries import settings_said
 from pipeline.execute.session import Session
@@ -62,6 +63,7 @@ def leakage_figures(
     return {
         "galleries": settings_said(screen),
         "mode": screen.settings.mode,
+        "images_refused": _refuses_images(session.parts.recipe),
         "images": len(rows),
         "identities": len(np.unique(owners)),
         "found": found,
@@ -116,6 +118,11 @@ def _templates(
         f"templates to {side}": comparison_figures(reference.nearest(side, templates)[0], limits[side])
         for side in SIDES
     }
+
+
+def _refuses_images(recipe: Recipe) -> bool:
+    """Return whether a flagged image is refused: `leakage` alone refuses people, its filter refuses images."""
+    return any(node.use == "leakage" and getattr(node, "mode", "refuse") == "refuse" for node in recipe.filters)
 
 
 def _copies(bits_N: npt.NDArray[np.float64], most: int) -> dict[str, Any]:

@@ -76,6 +76,20 @@ def missing_receipts(books: Books, published: Manifest) -> list[str]:
     return sorted((segments | closed) - stand)
 
 
+def require_undamaged(books: Books, published: Manifest | None) -> None:
+    """Refuse to tell figures of a dataset that lacks something, where nothing is mended.
+
+    Raises:
+        StoreError: naming the first.
+    """
+    harmed = [*books.damaged(), *(missing_receipts(books, published) if published else [])]
+    if harmed:
+        raise StoreError(
+            f"{books.store.uri}: {len(harmed)} units are missing, altered or without a receipt ({harmed[0]}); "
+            "`facemint verify` names the files, and running generate makes them again: plan after that"
+        )
+
+
 def require_receipts(books: Books, published: Manifest, *, unfinished: int) -> None:
     """Refuse to go on without receipts that no plan can bring back.
 

@@ -6,11 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.domain.errors import StoreError
 from pipeline.domain.records import Cell
 from pipeline.domain.unit import Proposal, Stage
 from pipeline.execute.generations import earlier_fingerprints, find_step
-from pipeline.execute.mending import missing_receipts
+from pipeline.execute.mending import require_undamaged
 from pipeline.flow import admission
 from pipeline.flow.admission import Before, Probed
 from pipeline.flow.commit import Books, enrolled_receipt_name
@@ -70,13 +69,7 @@ def plan(parts: Parts, workers: int) -> Plan:
     """
     step = find_step(parts)
     books = Books(parts.store, parts.prints.fingerprint, earlier=earlier_fingerprints(parts.store)).open()
-    stands_on = step.published or step.parent
-    harmed = [*books.damaged(), *(missing_receipts(books, stands_on) if stands_on else [])]
-    if harmed:
-        raise StoreError(
-            f"{parts.store.uri}: {len(harmed)} units are missing, altered or without a receipt ({harmed[0]}); "
-            "`facemint verify` names the files, and running generate makes them again: plan after that"
-        )
+    require_undamaged(books, step.published or step.parent)
     past = past_of(parts, step.number, step.parent, books.known)
     recipe = parts.recipe
     owed = recipe.identities.images_per_identity

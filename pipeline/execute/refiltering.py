@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.domain.errors import TargetNotReachedError
+from pipeline.domain.leakage import JUDGE
+from pipeline.domain.leakage import REASON as LEAKS
 from pipeline.domain.manifest import Counts, IndexRow, Receipt
-from pipeline.domain.records import Cell, identity_of, slot_of
+from pipeline.domain.records import Cell, Float32, Member, identity_of, slot_of
 from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage
 from pipeline.execute.session import Session
@@ -24,8 +26,8 @@ from pipeline.flow.enrol import separation_cos
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, members_before, published_templates
 from pipeline.flow.refilter import COLUMNS, Rejudged, Rejudgement
-from pipeline.flow.rounds import COLLIDES, Standing
-from pipeline.flow.sidecars import read_sidecars
+from pipeline.flow.rounds import COLLIDES, Standing, giving_way
+from pipeline.flow.sidecars import read_added_measures, side_car_records
 from pipeline.flow.twins import candidate_columns
 
 NOTHING_LEFT = "no_image_passes"
@@ -85,18 +87,20 @@ def rejudge(parts: Parts, known: Mapping[str, Receipt], past: Past) -> Refiltere
         key=lambda r: (int(r.unit["generation"]), int(r.unit["index"])),
     )
     enrolled: dict[int, int] = {}
-    again = Rejudgement({row.key for row in past.rows}, recipe.attempts, recipe.balance.by, cells)
-    units, filters = [], parts.filters(len(members))
+    worked = Counter(o for r in made for o in r.unit["ordinals"])
+    alone = frozenset(o for o, times in worked.items() if times == 1)
+    again = Rejudgement({row.key for row in past.rows}, recipe.attempts, recipe.balance.by, cells, alone)
+    units, beside = [], side_car_records(parts.store)
     for receipt in made:
         generation = int(receipt.unit["generation"])
         if generation not in enrolled:
             enrolled[generation] = len(members_before(parts, generation + 1))
         filters = parts.filters(enrolled[generation])
         columns = candidate_columns(parts, receipt.name, COLUMNS)
-        added = read_sidecars(parts.segments, parts.store, receipt.name)
+        added = read_added_measures(parts.segments, parts.store, beside.get(receipt.name, ()))
         units.append(again.unit(receipt.name, columns, filters, added))
-    units = again.finish(units, filters)
-    left, gone = _without_collisions(parts, _indexed(parts, past, units), past)
+    units = again.finish(units)
+    left, gone = _apart(parts, _indexed(parts, past, units), past)
     quota = quota_within(parts.targets, recipe.identities.count, _available(left, past, members), left.published)
     left = _with_returned(parts, left, units, quota, set(gone))
     gone = {o: why for o, why in gone.items() if o not in (left.labels or {})}
@@ -182,36 +186,85 @@ def _located(
 def _with_returned(
     parts: Parts, left: Past, units: Sequence[Rejudged], quota: Mapping[Cell, int], gone: set[int]
 ) -> Past:
-    """Return the past with those who fill open places from storage: their images pass, and they collide with nobody.
+    """Return the past with those who fill open places from storage: their images pass, and they come near to nobody.
 
     They were published once, or could not be filled under stricter filters; in each cell the lowest ranks come first.
     """
     labels = dict(left.labels or {})
-    owed = parts.recipe.identities.images_per_identity
-    kept: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for unit in units:
-        for key in unit.kept:
-            if identity_of(key) not in labels and identity_of(key) not in gone:
-                kept[identity_of(key)].append((unit.unit, key))
     places = {c: n - left.published[c] for c, n in quota.items()}
-    waiting = sorted(
-        (m for m in left.members if places.get(m.cell, 0) > 0 and len(kept.get(m.ordinal, ())) >= owed),
-        key=lambda m: (m.rank, m.ordinal),
-    )
-    _, templates_ME = published_templates(parts, left)
-    rows, extra = list(left.rows), [templates_ME]
-    for member in waiting:
-        if places[member.cell] <= 0:
-            continue
-        mine = {member.ordinal: len(labels)}
-        cells = {member.ordinal: str(member.cell)}
-        theirs = sorted(r for u, k in kept[member.ordinal] for r in _located(parts, u, [k], mine, cells))
-        _, template = published_templates(parts, replace(left, rows=tuple(theirs), labels=mine))
-        if separate(template, _threshold(parts), kept_before_ME=np.concatenate(extra)).kept_N[0]:
-            rows, labels = [*rows, *theirs], {**labels, **mine}
-            extra.append(template)
-            places[member.cell] -= 1
-    return replace(left, rows=tuple(sorted(rows)), labels=labels)
+    waiting = _waiting(parts, left, units, {c for c, n in places.items() if n > 0}, gone)
+    if not waiting:
+        return left
+    # numbered beyond everybody who is there, so that all of them are read together
+    theirs = {m.ordinal: label for label, m in enumerate(waiting, start=len(labels))}
+    cells = {m.ordinal: str(m.cell) for m in waiting}
+    rows = _rows_of_kept(parts, units, theirs, cells)
+    _, templates_NE = published_templates(parts, replace(left, rows=tuple(rows), labels=theirs))
+    leaking = _leaking(parts, [m.ordinal for m in waiting], templates_NE)
+    taken = _taken(parts, left, waiting, templates_NE, places, leaking)
+    labels |= {waiting[n].ordinal: label for label, n in enumerate(sorted(taken), start=len(labels))}
+    fresh = [replace(r, label=labels[r.identity]) for r in rows if r.identity in labels]
+    return replace(left, rows=tuple(sorted([*left.rows, *fresh])), labels=labels)
+
+
+def _waiting(
+    parts: Parts, left: Past, units: Sequence[Rejudged], open_cells: set[Cell], gone: set[int]
+) -> list[Member]:
+    """Return who has every image that a place asks for, and is neither published nor just refused, by rank."""
+    owed = parts.recipe.identities.images_per_identity
+    have = Counter(identity_of(key) for unit in units for key in unit.kept)
+    out = gone | set(left.labels or {})
+    mine = (m for m in left.members if m.cell in open_cells and m.ordinal not in out and have[m.ordinal] >= owed)
+    return sorted(mine, key=lambda m: (m.rank, m.ordinal))
+
+
+def _taken(
+    parts: Parts,
+    left: Past,
+    waiting: Sequence[Member],
+    templates_NE: Float32,
+    places: Mapping[Cell, int],
+    leaking: set[int],
+) -> list[int]:
+    """Return which of those who wait take the open places; those whom one of them keeps out let the next one try."""
+    _, published_ME = published_templates(parts, left)
+    open_places = Counter(places)
+    line = [n for n, m in enumerate(waiting) if m.ordinal not in leaking]
+    taken: list[int] = []
+    while True:
+        turn: Counter[Cell] = Counter()
+        batch = []
+        for n in line:
+            if turn[waiting[n].cell] < open_places[waiting[n].cell]:
+                turn[waiting[n].cell] += 1
+                batch.append(n)
+        if not batch:
+            return taken
+        before = np.concatenate([published_ME, templates_NE[taken]])
+        keeps = separate(templates_NE[batch], _threshold(parts), kept_before_ME=before).kept_N
+        stay = [n for n, kept in zip(batch, keeps, strict=True) if kept]
+        taken += stay
+        open_places.subtract(waiting[n].cell for n in stay)
+        line = sorted(set(line) - set(batch))
+
+
+def _rows_of_kept(
+    parts: Parts, units: Sequence[Rejudged], labels: Mapping[int, int], cells: Mapping[int, str]
+) -> list[IndexRow]:
+    """Return the index rows of all that is kept of some identities."""
+    rows: list[IndexRow] = []
+    for unit in units:
+        rows += _located(parts, unit.unit, [k for k in unit.kept if identity_of(k) in labels], labels, cells)
+    return sorted(rows)
+
+
+def _leaking(parts: Parts, ordinals: Sequence[int], templates_NE: Float32) -> set[int]:
+    """Return whose template comes too near to a gallery, under the judge, as making would find it."""
+    if parts.screen is None or not parts.screen.refuses or not ordinals:
+        return set()
+    images = parts.recipe.identities.images_per_identity
+    near = parts.screen.numbers({JUDGE: templates_NE})
+    return {o for o, numbers in zip(ordinals, near, strict=True) if parts.screen.leaks(numbers, images)}
 
 
 def _threshold(parts: Parts) -> float:
@@ -219,8 +272,12 @@ def _threshold(parts: Parts) -> float:
     return separation_cos(recipe, parts.judge.calibration, recipe.identities.images_per_identity)
 
 
-def _without_collisions(parts: Parts, rows: list[IndexRow], past: Past) -> tuple[Past, dict[int, str]]:
-    """Return the past with these rows, without identities whose templates now collide, densely labelled anew."""
+def _apart(parts: Parts, rows: list[IndexRow], past: Past) -> tuple[Past, dict[int, str]]:
+    """Return the past with these rows, without identities whose templates now come too near, densely labelled anew.
+
+    Images that no version holds yet, such as those of a growth that was taken back, cost nobody his place: where they
+    bring their identity too near to another one, or to a gallery, they are left out again.
+    """
     gone = dict.fromkeys(past.labels or {}, NOTHING_LEFT)
     for row in rows:
         gone.pop(row.identity, None)
@@ -228,12 +285,52 @@ def _without_collisions(parts: Parts, rows: list[IndexRow], past: Past) -> tuple
         raise TargetNotReachedError(
             "no stored image passes the new filters, and a version of nobody is not published; loosen them"
         )
-    kept = _relabelled(past, rows)
-    ordinals, templates_ME = published_templates(parts, kept)
-    stays = separate(templates_ME, _threshold(parts)).kept_N
-    collides = {o for o, keeps in zip(ordinals, stays, strict=True) if not keeps}
-    gone |= dict.fromkeys(collides, COLLIDES)
-    return _relabelled(past, [r for r in rows if r.identity not in collides]), dict(sorted(gone.items()))
+    published = {row.key for row in past.rows}
+    mine = _relabelled(past, rows)
+    as_before = _relabelled(past, [r for r in rows if r.key in published])
+    gains = {r.identity for r in mine.rows if r.key not in published} & set(as_before.labels or {})
+    ordinals, templates_ME = published_templates(parts, mine)
+    leaking = _leaking(parts, ordinals, templates_ME)
+    given_up = _given_up(parts, as_before, gains, ordinals, templates_ME, leaking)
+    rows = [r for r in rows if r.identity not in given_up or r.key in published]
+    leaking = _leaking(parts, ordinals, templates_ME) if given_up & leaking else leaking
+    gone |= dict.fromkeys(leaking, LEAKS)
+    there = [n for n, o in enumerate(ordinals) if o not in leaking]
+    stays = separate(templates_ME[there], _threshold(parts)).kept_N
+    gone |= {ordinals[n]: COLLIDES for n, keeps in zip(there, stays, strict=True) if not keeps}
+    rows = [r for r in rows if r.identity not in gone]
+    if not rows:
+        raise TargetNotReachedError(
+            "of those whose images pass the new filters everybody comes too near to a gallery, and a version of nobody "
+            "is not published; loosen them"
+        )
+    return _relabelled(past, rows), dict(sorted(gone.items()))
+
+
+def _given_up(
+    parts: Parts,
+    as_before: Past,
+    gains: set[int],
+    ordinals: Sequence[int],
+    templates_ME: Float32,
+    leaking: set[int],
+) -> set[int]:
+    """Put templates without what they gained into `templates_ME`, where they must lose it; return whose those are."""
+    if not gains:
+        return set()
+    labels = {o: label for o, label in (as_before.labels or {}).items() if o in gains}
+    who, without_NE = published_templates(parts, replace(as_before, labels=labels))
+    before = dict(zip(who, without_NE, strict=True))
+    out = gains & leaking
+    while True:
+        for n, ordinal in enumerate(ordinals):
+            if ordinal in out:
+                templates_ME[n] = before[ordinal]
+        found = separate(templates_ME, _threshold(parts))
+        more = {ordinals[n] for n in giving_way(found, [o in gains and o not in out for o in ordinals])}
+        if not more:
+            return out
+        out |= more
 
 
 def _relabelled(past: Past, rows: list[IndexRow]) -> Past:

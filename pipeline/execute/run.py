@@ -24,6 +24,8 @@ from pipeline.execute.generations import (
     completing_step,
     earlier_fingerprints,
     find_step,
+    is_begun,
+    read_step,
     rejudging_step,
 )
 from pipeline.execute.making import make
@@ -161,13 +163,18 @@ def _minted(session: Session, books: Books, step: Step) -> Manifest:
 
 
 def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
-    """Publish what the new filters keep of the parent."""
+    """Publish what the new filters keep of the parent.
+
+    They judge before anything says that this step is begun: where they leave nobody, or ask for a number that nobody
+    has, the dataset stays as it is, and others can be tried.
+    """
     parts = session.parts
     past = past_for(parts, step, books)
+    _audit_before(session, books, step)
+    judged = rejudge(parts, books.known, past)
     begin(parts, step)
     close_enrolment(session, books, step, past)
     _audit(session, books)
-    judged = rejudge(parts, books.known, past)
     standing, rows = standing_of(judged), judged.past.rows
     quota = {c: n + judged.open_cells.get(c, 0) for c, n in judged.past.published.items()} | {
         c: n for c, n in judged.open_cells.items() if c not in judged.past.published
@@ -182,6 +189,21 @@ def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
         },
     )
     return _published(session, books, step, rows, about)
+
+
+def _audit_before(session: Session, books: Books, step: Step) -> None:
+    """Repeat audits that are gone, under the recipe before a step that is not begun: none knows that of the step."""
+    parts = session.parts
+    if not books.remaining(plan_audit(books.known, parts.auditor.card)):
+        return
+    if session.under is None or is_begun(parts.store, step.number):
+        _audit(session, books)
+        return
+    before = session.under(read_step(parts.store, step.number - 1)["recipe"])
+    try:
+        _audit(before, books)
+    finally:
+        before.executor.close()
 
 
 def _audit(session: Session, books: Books) -> None:

@@ -6,7 +6,7 @@ never depend on which of the two it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -140,13 +140,18 @@ class Bench:
         return {f.name: f.judge(sample) for f in self._filters if not f.judges_siblings}
 
     def settle(
-        self, sample: Sample, alone: Mapping[str, Verdict], *, sound: bool = True, enters: bool = True
+        self,
+        sample: Sample,
+        alone: Mapping[str, Verdict],
+        *,
+        sound: bool = True,
+        entering: Set[Outcome] = frozenset(Outcome),
     ) -> tuple[Sample, tuple[Verdict, ...], Outcome]:
         """Return the sample with its sibling numbers, every filter's verdict, and what they amount to.
 
         Candidates come in the order in which they were made. Of a face without numbers the one verdict is that it has
-        none: NaN lies on either side of a threshold, so no filter is asked about it. One that does not enter is judged,
-        and is no sibling of those after it, whatever comes of it.
+        none: NaN lies on either side of a threshold, so no filter is asked about it. With another outcome than those of
+        `entering` it is judged, and is no sibling of those after it.
         """
         if not sound:
             return sample, (Verdict("numbers", False, UNREADABLE, 0.0, 0.0),), Outcome.REFUSED
@@ -158,7 +163,7 @@ class Bench:
         outcome = Outcome.REFUSED
         if all(f.judges_condition for f in failed):
             outcome = Outcome.MISSED_CONDITION if failed else Outcome.ACCEPTED
-        if self._siblings is not None and enters:
+        if self._siblings is not None and outcome in entering:
             self._siblings.settle(sample, outcome)
         return sample, verdicts, outcome
 

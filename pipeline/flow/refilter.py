@@ -27,7 +27,7 @@ from pipeline.flow.window import Outcome
 
 COLUMNS = (
     "key", "order", "identity", "slot", "attempt", "conditions", "measures", "embedding", "accepted",
-    "reasons",
+    "off_target", "reasons",
 )  # fmt: skip
 NOT_STORED = "passes_but_not_stored"
 """Why a candidate is not kept that passes now: it was refused when it was made, so its bytes do not exist."""
@@ -77,6 +77,8 @@ class Rejudged:
 class _Spare:
     unit: str
     sample: Sample
+    filters: tuple[Filter, ...]
+    """Those of its own generation: a rate over people enrolled is another cosine in each."""
 
 
 @dataclass(slots=True)
@@ -94,11 +96,13 @@ class Rejudgement:
     attempts: int
     fields: tuple[str, ...] = ()
     cells: Mapping[int, Cell] = field(default_factory=dict)
+    alone: Set[int] = frozenset()
+    """Ordinals that one unit alone worked on: no later unit asks for their siblings, so they are not kept in memory."""
     _taken: set[Slot] = field(default_factory=set)
     _spares: list[_Spare] = field(default_factory=list)
     """Stored images that pass, of slots that publish another one; it may turn out to be refused."""
     _promised: frozenset[Slot] = field(init=False)
-    _kept: dict[int, list[Float32]] = field(default_factory=lambda: defaultdict(list))
+    _kept: dict[int, dict[str, Float32]] = field(default_factory=lambda: defaultdict(dict))
 
     def __post_init__(self) -> None:
         """Note which slots publish an image."""
@@ -127,53 +131,69 @@ class Rejudgement:
         bench = self._bench(filters, {int(o) for o in columns["identity"]})
         verdicts, outcomes = {}, {}
         filled: dict[Slot, int] = {}
+        mine = {held.slot(n) for n in held.stored if held.keys[n] in self.standing}
         for n in held.in_order:
             slot = held.slot(n)
-            first = held.keys[n] in self.standing or slot not in self._promised
-            enters = held.is_stored(n) and first and slot not in self._taken
-            verdicts[n], outcomes[n] = self._judge(held, n, bench, enters)
-            if enters and outcomes[n] is Outcome.ACCEPTED:
+            first = slot in mine or slot not in self._promised
+            enters = first and slot not in self._taken
+            verdicts[n], outcomes[n] = self._judge(held, n, bench, _entering(enters, held.is_stored(n)))
+            if not held.is_stored(n) or outcomes[n] is not Outcome.ACCEPTED:
+                continue
+            if enters:
                 filled.setdefault(slot, n)
-            elif held.is_stored(n) and not first and outcomes[n] is Outcome.ACCEPTED:
-                self._spares.append(_Spare(name, held.sample(n)))
-        # a slot that nothing fills and whose attempts are used up falls back on the first that missed its conditions
+            elif not first:
+                sample = held.sample(n)
+                # a copy: a row of the unit's array would keep all of it in memory
+                sample = replace(sample, embedding_E=sample.embedding_E.copy())
+                self._spares.append(_Spare(name, sample, tuple(filters)))
+        # a slot that nothing fills and whose attempts are used up falls back on the first that missed its conditions;
+        # on the one that it fell back on before, where that still missed nothing else
         used = held.attempts_used()
+        missed = [n for n in held.in_order if outcomes[n] is Outcome.MISSED_CONDITION]
         fallback: dict[Slot, int] = {}
-        for n in held.in_order:
-            if outcomes[n] is Outcome.MISSED_CONDITION:
-                fallback.setdefault(held.slot(n), n)
+        for n in sorted(missed, key=lambda n: not held.is_off_target(n)):
+            fallback.setdefault(held.slot(n), n)
         for slot, n in fallback.items():
             if held.is_stored(n) and slot not in self._taken and used[slot] >= self.attempts:
                 filled.setdefault(slot, n)
         self._taken |= filled.keys()
         chosen = set(filled.values())
         for n in sorted(chosen, key=held.order_of):
-            if siblings:
-                self._kept[held.slot(n)[0]].append(held.embedding[n])
+            if siblings and held.slot(n)[0] not in self.alone:
+                self._kept[held.slot(n)[0]][held.keys[n]] = held.embedding[n].copy()
         return self._told(name, held, verdicts, outcomes, chosen)
 
-    def finish(self, units: Sequence[Rejudged], filters: Sequence[Filter]) -> list[Rejudged]:
-        """Return the units with the slots filled that lost their image and have another stored one that passes."""
-        siblings = any(f.judges_siblings for f in filters)
+    def finish(self, units: Sequence[Rejudged]) -> list[Rejudged]:
+        """Return the units with the slots filled that lost their image and have another stored one that passes.
+
+        What is admitted is told once, and only of slots that are open in the end.
+        """
         taken: dict[str, list[str]] = defaultdict(list)
         for spare in self._spares:
             sample = spare.sample
             slot = (sample.identity, sample.slot)
-            bench = self._bench(filters, [sample.identity])
+            bench = self._bench(spare.filters, [sample.identity])
             if slot in self._taken or bench.settle(sample, bench.alone(sample))[2] is not Outcome.ACCEPTED:
                 continue
             self._taken.add(slot)
             taken[spare.unit].append(sample.key)
-            if siblings:
-                self._kept[sample.identity].append(sample.embedding_E)
-        return [u.keeping(taken[u.unit]) if u.unit in taken else u for u in units]
+            if any(f.judges_siblings for f in spare.filters):
+                self._kept[sample.identity][sample.key] = sample.embedding_E
+        out, told = [], set[str]()
+        for unit in units:
+            still = [k for k in unit.admitted if k not in told and (identity_of(k), slot_of(k)) not in self._taken]
+            told.update(still)
+            kept = unit.keeping(taken[unit.unit]) if unit.unit in taken else unit
+            out.append(replace(kept, admitted=tuple(still)))
+        return out
 
     def _bench(self, filters: Sequence[Filter], ordinals: Iterable[int]) -> Bench:
         """Return what judges images of these identities, the siblings being what is kept of them so far."""
-        published = {o: np.stack(self._kept[o]) for o in ordinals if o in self._kept}
+        # in the order of keys, as the unit that made them saw them: the order of a sum is part of it
+        published = {o: np.stack([e for _, e in sorted(self._kept[o].items())]) for o in ordinals if o in self._kept}
         return Bench(filters, published, fields=self.fields, cells=self.cells)
 
-    def _judge(self, held: _Held, n: int, bench: Bench, enters: bool) -> tuple[tuple[Verdict, ...], Outcome]:
+    def _judge(self, held: _Held, n: int, bench: Bench, entering: Set[Outcome]) -> tuple[tuple[Verdict, ...], Outcome]:
         sample, sound = held.sample(n), held.is_sound(n)
         try:
             alone = bench.alone(sample) if sound else {}
@@ -182,7 +202,7 @@ class Rejudgement:
                 raise
             # measures were added to stored images alone, so nobody knows what this one would have had
             return (Verdict("measures", False, NOT_STORED, 0.0, 0.0),), Outcome.REFUSED
-        _, verdicts, outcome = bench.settle(sample, alone, sound=sound, enters=enters)
+        _, verdicts, outcome = bench.settle(sample, alone, sound=sound, entering=entering)
         return verdicts, outcome
 
     def _told(
@@ -209,6 +229,17 @@ class Rejudgement:
         return Rejudged(name, keys, missed, tuple(admitted), refused, Counts.of(rows))
 
 
+def _entering(enters: bool, stored: bool) -> Set[Outcome]:
+    """Return with which outcomes an image is a sibling of those after it.
+
+    One without bytes is as little a sibling as it fills a slot; but while it was what its slot could fall back on, it
+    was one, whether it was kept in the end or not.
+    """
+    if not enters:
+        return frozenset()
+    return frozenset(Outcome) if stored else frozenset({Outcome.MISSED_CONDITION})
+
+
 class _Held:
     """A unit's rows as they are stored."""
 
@@ -227,6 +258,9 @@ class _Held:
 
     def is_stored(self, n: int) -> bool:
         return bool(self._columns["accepted"][n])
+
+    def is_off_target(self, n: int) -> bool:
+        return self.is_stored(n) and bool(self._columns["off_target"][n])
 
     def is_sound(self, n: int) -> bool:
         return UNREADABLE not in self._columns["reasons"][n]

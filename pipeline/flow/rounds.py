@@ -214,7 +214,7 @@ def _grow(
     for ordinal in withdrawn:
         templates_ME[place[ordinal]] = as_published[place[ordinal]]
         short[ordinal] = owed[ordinal]
-    while gives_way := _giving_way(
+    while gives_way := giving_way(
         apart(templates_ME, threshold_cos), [o in owed and o not in withdrawn for o in before]
     ):
         # as published again, it may be met by another that grew towards it: looked at anew
@@ -225,7 +225,7 @@ def _grow(
     return short, withdrawn
 
 
-def _giving_way(found: Separation, grows: Sequence[bool]) -> list[int]:
+def giving_way(found: Separation, grows: Sequence[bool]) -> list[int]:
     """Return the rows whose growth is taken back: the later of a pair, or the earlier where the later cannot."""
     out = set()
     for later in np.flatnonzero(~found.kept_N).tolist():

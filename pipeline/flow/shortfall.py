@@ -75,13 +75,15 @@ def explain(end: Shortfall) -> str:
     """Return one line: where it ended, each short cell with its yield, why candidates were refused, what to change."""
     short = end.short
     why = ", ".join(f"{name} {number}" for name, number in end.refused.items()) or "none"
-    how = f"the whole of enrol.budget ({end.budget})" if end.spent else f"{end.rounds} enrolment rounds"
+    rounds = f"{end.rounds} enrolment round{'' if end.rounds == 1 else 's'}"
+    how = f"the whole of enrol.budget ({end.budget})" if end.spent else rounds
+    how = f"{how} and {end.candidates} candidates"
     if end.used_up is not None:
         how = f"all {end.used_up} candidates that the sampler has"
     said = [_cell(end, c) for c in list(short)[:SHOWN]]
     said += [f"and {len(short) - SHOWN} more"] if len(short) > SHOWN else []
     count = f"{len(short)} of {len(end.quota)} cells {'is' if len(short) == 1 else 'are'} short"
-    return f"after {how} and {end.candidates} candidates {count}: {'; '.join(said)}; refused: {why}; {_remedy(end)}"
+    return f"after {how} {count}: {'; '.join(said)}; refused: {why}; {_remedy(end)}"
 
 
 def _cell(end: Shortfall, cell: Cell) -> str:

@@ -172,6 +172,33 @@ def read_sidecars(segments: SegmentWriter, store: Store, unit: str) -> dict[str,
     return out
 
 
+def side_car_records(store: Store) -> dict[str, list[Receipt]]:
+    """Return the records of side-cars by unit, in the order of their names, from one listing of each folder."""
+    out: dict[str, list[Receipt]] = {}
+    for record in _records(store):
+        out.setdefault(str(record.unit["of"]), []).append(record)
+    return out
+
+
+def read_added_measures(
+    segments: SegmentWriter, store: Store, records: Sequence[Receipt]
+) -> dict[str, dict[str, float]]:
+    """Return key -> measure -> value of what these records of one unit added; NaN where an image has no such number.
+
+    So what judges them tells an image without a number, which passes nothing, from a number that nobody looked for.
+
+    Raises:
+        StoreError: a side-car is damaged or gone, though its record stands.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for record in records:
+        car = _open(segments, store, record)
+        nothing = dict.fromkeys(car.about["measures"], float("nan"))
+        for key, numbers in zip(car.keys, car.measures, strict=True):
+            out.setdefault(key, {}).update({**nothing, **numbers})
+    return out
+
+
 def read_added_embeddings(
     segments: SegmentWriter, store: Store, unit: str, name: str
 ) -> tuple[tuple[str, ...], Float32]:

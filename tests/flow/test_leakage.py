@@ -327,7 +327,7 @@ def test_a_gallery_of_vectors_is_compared_where_they_live(tmp_path: Path) -> Non
         ({"control": None, "cos": 2}, "less than or equal to 1"),
         ({"cos": 0.5}, "`control` or `cos`"),
         ({"galleries": [], "copies": {"bits": 3}}, "no gallery to copy"),
-        ({"galleries": []}, "reads the measure 'nearest_gallery_cos'"),
+        ({"galleries": []}, "leakage.control: there is no gallery"),
     ],
 )
 def test_recipes_that_cannot_screen_are_refused(change: dict[str, Any], said: str) -> None:

@@ -405,7 +405,7 @@ def test_tightening_equals_a_fresh_judgement(
     )
     standing = {k for k, a in zip(columns["key"], columns["accepted"], strict=True) if a}
     rejudgement = Rejudgement(standing, ATTEMPTS)
-    (unit,) = rejudgement.finish([rejudgement.unit("make-g0-000000", columns, after)], after)
+    (unit,) = rejudgement.finish([rejudgement.unit("make-g0-000000", columns, after)])
     assert set(unit.kept) == fresh(columns, after) & standing
     check_counts(unit, columns)
 
@@ -423,7 +423,7 @@ def test_any_filters_conserve_counts_and_keep_stored_images_only(
     after = (OwnTemplate(threshold_cos=other), Condition(condition="yaw_deg", measure="yaw_deg", tolerance=wider))
     stored = {k for k, a in zip(columns["key"], columns["accepted"], strict=True) if a}
     rejudgement = Rejudgement(stored, ATTEMPTS)
-    (unit,) = rejudgement.finish([rejudgement.unit("make-g0-000000", columns, after)], after)
+    (unit,) = rejudgement.finish([rejudgement.unit("make-g0-000000", columns, after)])
 
     assert set(unit.kept) <= stored
     assert not set(unit.admitted) & stored

@@ -83,6 +83,7 @@ def test_the_table_states_what_the_data_cannot_support(tmp_path: Path) -> None:
     """The tables show cosines by level, and levels without data are named with what they would need."""
     shown = run("calibrate", "sketch-judge", "sketch://faces?identities=40&images=4&seed=1", "--out",
                 str(tmp_path / "c.json"), "--templates", "3")  # fmt: skip
+    shown = " ".join(shown.split())
 
     assert "sketch-judge on sketch://faces?identities=40&images=4&seed=1: 40 identities, 160 images" in shown
     assert "Cosine at FMR" in shown

@@ -118,7 +118,7 @@ def test_a_running_dataset_tells_who_holds_it_and_how_far_it_is(
     assert (facts["lease"]["host"], facts["lease"]["number"]) == ("elsewhere", 1)
     assert (facts["run"]["units_done"], facts["run"]["units_total"], facts["run"]["workers"]) == (1, 120, 3)
     assert facts["run"]["seen_ago_s"] == pytest.approx(4)
-    text = told(facts, capsys, monkeypatch)
+    text = " ".join(told(facts, capsys, monkeypatch).split())
     assert "Held by run abc on elsewhere (process 7) until " in text
     assert "Last seen 4 s ago: make round 1: 1/120 units, 100 images, 92 % accepted, 2.0 images/s, about 40 min" in text
     assert "3 workers" in text

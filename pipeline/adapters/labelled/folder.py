@@ -25,13 +25,14 @@ class FolderFaces:
 
     space: Space | None = None
 
-    def __init__(self, root: Path, *, side_px: int, skip_unreadable: bool = False) -> None:
+    def __init__(self, root: Path, *, side_px: int, skip_unreadable: bool | None = None) -> None:
         """Take the folder.
 
         Args:
             root: holds one folder per identity; its name is the label.
             side_px: side of the recogniser's crops; images of another size are refused.
-            skip_unreadable: leave out what cannot be read, and list it in `skipped`, instead of stopping at it.
+            skip_unreadable: leave out what cannot be read, and list it in `skipped`, instead of stopping at it; None
+                where nobody could ask for it.
 
         Raises:
             UserError: `root` is no folder, or holds no folder of an identity.
@@ -39,7 +40,9 @@ class FolderFaces:
         self.name = str(root)
         self.skipped: list[str] = []
         """Files that the last pass left out, as `label/file: why`."""
-        self._root, self._side_px, self._skip = root, side_px, skip_unreadable
+        self._root, self._side_px, self._skip = root, side_px, bool(skip_unreadable)
+        # only some verbs can leave files out; advice to pass an option that is not there helps nobody
+        self._way_out = "" if skip_unreadable is None else ", or pass --skip-unreadable"
         if not root.is_dir():
             raise UserError(f"{root}: is no folder; name one that holds a folder of images per identity")
         if not _entries(root, folders=True):
@@ -74,7 +77,7 @@ class FolderFaces:
         except (ValueError, OSError) as error:
             why = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
             if not self._skip:
-                raise UserError(f"{path}: {why}; remove the file, or pass --skip-unreadable") from None
+                raise UserError(f"{path}: {why}; remove the file{self._way_out}") from None
             self.skipped.append(f"{name}: {why}")
             return None
 
