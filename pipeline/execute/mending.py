@@ -11,6 +11,7 @@ from pipeline.domain.errors import PlanMismatchError, StoreError
 from pipeline.domain.manifest import Manifest, Receipt
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.enrolling import reclose
+from pipeline.execute.galleries import prepare
 from pipeline.execute.generations import read_step
 from pipeline.execute.session import Session, work
 from pipeline.flow.commit import Books, enrolled_receipt_name, same_content
@@ -31,6 +32,7 @@ def mend(session: Session, books: Books) -> None:
         generation = min(int(r.unit["generation"]) for r in mine.values())
         before = session.under(read_step(session.parts.store, generation)["recipe"])
         try:
+            prepare(before)
             _mend(before, books, mine)
         finally:
             before.executor.close()

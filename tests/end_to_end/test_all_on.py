@@ -337,3 +337,18 @@ def test_who_was_enrolled_under_another_agreement_is_written_again_as_he_was() -
     store.delete("enrolled/g0.parquet")
     doubted(large, store)
     require_equal(store, wanted)
+
+
+def test_a_unit_of_earlier_filters_is_mended_with_the_thresholds_of_its_time(life: Life) -> None:
+    """A segment of the first generation and what the galleries' thresholds were are lost: both come back."""
+    wanted = promised(life.after("judged"))
+    store = copy_of(life.after("judged"))
+    lost = [
+        p for p in store.list("private/galleries/") if "/limits-" in p or p.rpartition("/")[2].startswith("limits-")
+    ]
+    for path in [*lost, "segments/make-g0-000000.tar"]:
+        store.delete(path)
+    STEPS["judged"](store, None, {})
+
+    assert len(lost) > 1
+    require_equal(store, wanted)
