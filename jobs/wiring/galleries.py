@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from jobs.wiring.labelled import open_labelled
 from jobs.wiring.parts import build
-from pipeline.domain.errors import PlanMismatchError, RecipeError
-from pipeline.domain.recipe import Recipe
+from pipeline.domain.errors import PlanMismatchError, RecipeError, UserError
+from pipeline.domain.recipe import NOT_TOLD, Recipe
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import LabelledFaces, Store
@@ -25,7 +25,16 @@ def gallery_sources(recipe: Recipe) -> dict[str, Callable[[], LabelledFaces]]:
     if recipe.leakage.control is not None:
         places[CONTROL] = recipe.leakage.control
     alignment = build("judge", recipe.judge).space.alignment
-    return {name: functools.partial(open_labelled, place, alignment=alignment) for name, place in places.items()}
+    return {name: functools.partial(_opened, name, place, alignment) for name, place in places.items()}
+
+
+def _opened(name: str, place: str, alignment: str) -> LabelledFaces:
+    if place.startswith(NOT_TOLD):
+        raise UserError(
+            f"leakage: where the faces of {name!r} lie is not stored with the dataset, and what was prepared from them "
+            "under private/ is gone; restore private/ from a copy, or run with the recipe that names their source"
+        )
+    return open_labelled(place, alignment=alignment)
 
 
 def with_gallery_digests(recipe: Recipe, store: Store | None = None) -> Recipe:

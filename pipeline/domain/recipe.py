@@ -157,6 +157,10 @@ class Gallery(Section):
         return self
 
 
+NOT_TOLD = "private:"
+"""Before a gallery's name, where a stored recipe does not tell where its faces lie."""
+
+
 class Copies(Section):
     """Images that are copies of a gallery's, by perceptual hash."""
 

@@ -19,7 +19,7 @@ from pipeline.domain.errors import OutputError, PlanMismatchError, StoreError
 from pipeline.domain.fingerprint import Prints, differences
 from pipeline.domain.manifest import Manifest
 from pipeline.domain.ports import Store
-from pipeline.domain.recipe import Recipe
+from pipeline.domain.recipe import NOT_TOLD, Recipe
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Step
 from pipeline.flow.versions import read_manifest, versions
@@ -173,7 +173,7 @@ def another_try(parts: Parts, step: Step) -> Step:
 def begin(parts: Parts, step: Step) -> None:
     """Write the file of a step, or raise its patience where it stands with less."""
     body = {
-        "recipe": parts.recipe.model_dump(mode="json"),
+        "recipe": stored_recipe(parts.recipe),
         "parent": None if step.parent is None else step.parent.version,
         "fingerprint": parts.prints.fingerprint,
         "plan_digest": parts.prints.plan_digest,
@@ -196,6 +196,21 @@ def begin(parts: Parts, step: Step) -> None:
         )
     if changed:
         parts.store.put(path, data)
+
+
+def stored_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as it is stored: without the places where galleries of people lie, whose digests tell them.
+
+    What was prepared from them stands under `private/`, so nothing that continues the dataset asks for them.
+    """
+    raw = recipe.model_dump(mode="json")
+    settings = raw["leakage"]
+    for gallery in settings["galleries"]:
+        if gallery["digest"] is not None:
+            gallery["source"] = f"{NOT_TOLD}{gallery['name']}"
+    if settings["control_digest"] is not None:
+        settings["control"] = f"{NOT_TOLD}control"
+    return raw
 
 
 def images_of(recipe: Recipe | Mapping[str, Any]) -> int:

@@ -22,10 +22,12 @@ from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Recipe, parse_recipe
 from pipeline.domain.records import Cell
 from pipeline.execute.galleries import prepare
+from pipeline.execute.generations import read_step
 from pipeline.execute.run import generate
 from pipeline.flow.leakage import FacesDigest, gallery_root, pack, read_note, unpack
 from pipeline.flow.rounds import Harvest, close_round
 from pipeline.flow.versions import published_rows
+from tests.flow.test_run import copy_of
 from tests.recipes import sketch_recipe
 from tests.worlds import Silent, bytes_of, mint, sketches
 
@@ -443,3 +445,19 @@ def test_a_screened_dataset_grows(planted: tuple[Path, set[int]]) -> None:
     assert {p: store.get(p) for p in store.list("private/galleries/") if p.endswith(".npz")} == blocks
     assert manifest.figures["leakage"]["found"]["judge"]["compared"]["templates to samples"]["n"] == 12
     assert not verify(store, Segments(), JpegCodec(), deep=True)["problems"]
+
+
+def test_no_file_outside_private_says_where_a_gallery_lies(found: MemoryStore, planted: tuple[Path, set[int]]) -> None:
+    """The stored recipe names galleries by digest alone, is enough to go on with, and says so where it is not."""
+    place = str(planted[0])
+    told = [p for p in found.list("") if not p.startswith("private/") and place.encode() in found.get(p)]
+    assert told == []
+
+    raw = read_step(found, 0)["recipe"]
+    stored = parse_recipe(wiring.full_model(), raw, "g0.yaml")
+    assert mint(stored, copy_of(found)).resumed
+    bare = copy_of(found)
+    for path in bare.list("private/"):
+        bare.delete(path)
+    with pytest.raises(UserError, match="restore private/ from a copy"):
+        mint(stored, bare)
