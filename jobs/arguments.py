@@ -20,6 +20,16 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
+ExecutorOption = Annotated[str | None, typer.Option("--executor", help="ray or inline; default as the recipe says.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="Workers; default one per CPU.")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; default: start Ray here.")]
+
+
+def compute_overrides(executor: str | None, workers: int | None, address: str | None) -> list[str]:
+    """Return what was given of where to run, as overrides of a recipe's `compute`."""
+    given = {"executor": executor, "workers": workers, "address": address}
+    return [f"compute.{key}={value}" for key, value in given.items() if value is not None]
+
 
 def print_json(value: Any) -> None:
     """Print one JSON object, its keys sorted."""

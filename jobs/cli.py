@@ -10,7 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.arguments import JsonOption, OutOption, RecipeArgument, SetOption, UriArgument, print_json
+from jobs.arguments import (
+    AddressOption,
+    ExecutorOption,
+    JsonOption,
+    OutOption,
+    RecipeArgument,
+    SetOption,
+    UriArgument,
+    WorkersOption,
+    compute_overrides,
+    print_json,
+)
 from jobs.verbs.bank import bank
 from jobs.verbs.calibrate import calibrate
 from jobs.verbs.measure import measure
@@ -56,9 +67,9 @@ def generate(
     recipe: RecipeArgument,
     out: OutOption,
     set_: SetOption = None,
-    executor: Annotated[str | None, typer.Option(help="ray or inline; default as the recipe says (ray).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers; default one per CPU.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; default: start Ray here.")] = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     allow_short: Annotated[
         bool, typer.Option("--allow-short", help="Publish even where places stayed open; the manifest says which.")
     ] = False,
@@ -80,10 +91,7 @@ def generate(
     """
     from jobs import show, wiring
 
-    overrides = list(set_ or [])
-    for key, value in (("executor", executor), ("workers", workers), ("address", address)):
-        if value is not None:
-            overrides.append(f"compute.{key}={value}")
+    overrides = [*(set_ or []), *compute_overrides(executor, workers, address)]
     from pipeline.execute.run import generate as run
     from pipeline.execute.stop import Stop, on_signals
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from jobs.arguments import JsonOption, UriArgument, print_json
+from jobs.arguments import (
+    AddressOption,
+    ExecutorOption,
+    JsonOption,
+    UriArgument,
+    WorkersOption,
+    compute_overrides,
+    print_json,
+)
 
 
 def refilter(
@@ -28,9 +36,9 @@ def refilter(
     make_missing: Annotated[
         bool, typer.Option("--make-missing", help="Then make what the new version lacks, as a version of its own.")
     ] = False,
-    executor: Annotated[str | None, typer.Option(help="ray or inline; default as the recipe says.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers; default one per CPU.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; default: start Ray here.")] = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     allow_short: Annotated[
         bool, typer.Option("--allow-short", help="With --make-missing: publish even where something is still missing.")
     ] = False,
@@ -49,11 +57,15 @@ def refilter(
         return
     from pipeline.execute.stop import Stop, on_signals
 
-    places = {"executor": executor, "workers": workers, "address": address}
-    compute = [f"compute.{key}={value}" for key, value in places.items() if value is not None]
     with on_signals(Stop()) as stop, show.observer(quiet=json_, title=f"refilter {uri}") as view:
         published = wiring.refilter_dataset(
-            uri, [*(set_ or []), *compute], filters, view, stop=stop, make_missing=make_missing, allow_short=allow_short
+            uri,
+            [*(set_ or []), *compute_overrides(executor, workers, address)],
+            filters,
+            view,
+            stop=stop,
+            make_missing=make_missing,
+            allow_short=allow_short,
         )
     if json_:
         print_json([show.published_json(p, uri) for p in published])

@@ -15,10 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.measures.crops import LICENCE, require_faces
+from pipeline.adapters.measures.crops import card_of, require_faces
 from pipeline.domain.hashes import halves, perceptual_hash
-from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
 from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
@@ -36,15 +34,7 @@ class CopyHashOptions(MeasureNode):
 class CopyHash:
     """Gives `phash_hi` and `phash_lo`: whole numbers of 0 to 2^32 - 1 (`pipeline.domain.hashes` compares them)."""
 
-    card = ModelCard(
-        name="copy-hash-dct64",
-        sha256=sha256_hex(FORMULA.encode()),
-        licence=LICENCE,
-        source="Zauner, 2010: DCT-based perceptual hash",
-        commercial_use=True,
-        row_independent=True,
-        epoch=1,
-    )
+    card = card_of("copy-hash-dct64", FORMULA, "Zauner, 2010: DCT-based perceptual hash")
     names: tuple[str, ...] = ("phash_hi", "phash_lo")
     attributes: Mapping[str, tuple[str, ...]] = {}
     confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = {}

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.colour import LINEAR_256, LUMINANCE_C
 from pipeline.domain.landmarks import alignment
+from pipeline.domain.manifest import sha256_hex
+from pipeline.domain.ports import ModelCard
+from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 Int64 = npt.NDArray[np.int64]
@@ -34,6 +37,26 @@ WHITE = 255 * FINE
 SIDES_px = (8, 4096)
 LICENCE = "Apache-2.0"
 _TABLES = tuple(np.rint(share * LINEAR_256 * WHITE).astype(np.uint16) for share in LUMINANCE_C)
+
+
+class CropOptions(MeasureNode):
+    """Base of the options of every measure that looks at these places."""
+
+    alignment: Literal["arcface-112", "phantom-112", "sketch-32"] = "arcface-112"
+    """The template that the faces are aligned to: it says where the cheeks are."""
+
+
+def card_of(name: str, formula: str, source: str) -> ModelCard:
+    """Return the card of a measure that is a formula: its digest is that of the formula's sentence."""
+    return ModelCard(
+        name=name,
+        sha256=sha256_hex(formula.encode()),
+        licence=LICENCE,
+        source=source,
+        commercial_use=True,
+        row_independent=True,
+        epoch=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,17 +27,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.adapters.measures.crops import (
-    LICENCE,
     WHITE,
+    CropOptions,
+    card_of,
     histogram,
     luminance,
     pixels,
     regions,
     require_faces,
 )
-from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
-from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 Float64 = npt.NDArray[np.float64]
@@ -48,25 +46,19 @@ OVER, UNDER = 247, 25
 """The first level that counts as over-exposed, the last that counts as under-exposed."""
 
 
-class LightingOptions(MeasureNode):
+class LightingOptions(CropOptions):
     """Light from the pixels alone."""
 
     use: Literal["lighting"] = "lighting"
-    alignment: Literal["arcface-112", "phantom-112", "sketch-32"] = "arcface-112"
-    """The template that the faces are aligned to: it says where the cheeks are."""
 
 
 class Lighting:
     """Gives each number of the module's table and its quality, `<name>_quality` (`dynamic_range_quality`)."""
 
-    card = ModelCard(
-        name="lighting-ofiq-style",
-        sha256=sha256_hex(FORMULA.encode()),
-        licence=LICENCE,
-        source="formulas of OFIQ 1.0.3 (ISO/IEC 29794-5:2025) on aligned crops; not conformant",
-        commercial_use=True,
-        row_independent=True,
-        epoch=1,
+    card = card_of(
+        "lighting-ofiq-style",
+        FORMULA,
+        "formulas of OFIQ 1.0.3 (ISO/IEC 29794-5:2025) on aligned crops; not conformant",
     )
     names: tuple[str, ...] = (
         "luminance_mean",

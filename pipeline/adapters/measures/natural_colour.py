@@ -20,11 +20,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.measures.crops import LICENCE, pixels, regions, require_faces
+from pipeline.adapters.measures.crops import CropOptions, card_of, pixels, regions, require_faces
 from pipeline.domain.colour import lab_of
-from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
-from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 Float64 = npt.NDArray[np.float64]
@@ -34,25 +31,19 @@ A_RANGE, B_RANGE = (5.0, 25.0), (5.0, 35.0)
 UNNATURAL = 100.0
 
 
-class NaturalColourOptions(MeasureNode):
+class NaturalColourOptions(CropOptions):
     """Colour of the cheeks from the pixels alone."""
 
     use: Literal["natural-colour"] = "natural-colour"
-    alignment: Literal["arcface-112", "phantom-112", "sketch-32"] = "arcface-112"
-    """The template that the faces are aligned to: it says where the cheeks are."""
 
 
 class NaturalColour:
     """Gives `cheek_a`, `cheek_b` (CIELAB), `natural_colour_distance` (0..100) and `natural_colour_quality`."""
 
-    card = ModelCard(
-        name="natural-colour-ofiq-style",
-        sha256=sha256_hex(FORMULA.encode()),
-        licence=LICENCE,
-        source="formula of OFIQ 1.0.3 (ISO/IEC 29794-5:2025) on aligned crops; not conformant",
-        commercial_use=True,
-        row_independent=True,
-        epoch=1,
+    card = card_of(
+        "natural-colour-ofiq-style",
+        FORMULA,
+        "formula of OFIQ 1.0.3 (ISO/IEC 29794-5:2025) on aligned crops; not conformant",
     )
     names: tuple[str, ...] = ("cheek_a", "cheek_b", "natural_colour_distance", "natural_colour_quality")
     attributes: Mapping[str, tuple[str, ...]] = {}

@@ -39,16 +39,14 @@ import numpy.typing as npt
 
 from pipeline.adapters.measures.crops import (
     FINE,
-    LICENCE,
+    CropOptions,
+    card_of,
     luminance,
     pixels,
     regions,
     require_faces,
 )
 from pipeline.domain.colour import Lab, ita_deg, lab_of, monk_place, nearest_monk
-from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
-from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
 Float64 = npt.NDArray[np.float64]
@@ -67,25 +65,19 @@ OVER = 247 * FINE
 """Luminance from which a pixel counts as over-exposed, as the lighting measure has it."""
 
 
-class SkinToneOptions(MeasureNode):
+class SkinToneOptions(CropOptions):
     """Skin tone from the pixels alone."""
 
     use: Literal["skin-tone"] = "skin-tone"
-    alignment: Literal["arcface-112", "phantom-112", "sketch-32"] = "arcface-112"
-    """The template that the faces are aligned to: it says where the cheeks are."""
 
 
 class SkinTone:
     """Gives the numbers of the module's table, and `est_skin_tone_group`."""
 
-    card = ModelCard(
-        name="skin-tone-cheeks",
-        sha256=sha256_hex(FORMULA.encode()),
-        licence=LICENCE,
-        source="ITA (Chardon et al., 1991), Monk Skin Tone Scale (2019), CIEDE2000 (Sharma et al., 2005)",
-        commercial_use=True,
-        row_independent=True,
-        epoch=1,
+    card = card_of(
+        "skin-tone-cheeks",
+        FORMULA,
+        "ITA (Chardon et al., 1991), Monk Skin Tone Scale (2019), CIEDE2000 (Sharma et al., 2005)",
     )
     attributes: Mapping[str, tuple[str, ...]] = {GROUP: ("light", "medium", "dark")}
     names: tuple[str, ...] = (
