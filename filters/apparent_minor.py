@@ -76,6 +76,7 @@ class ApparentMinor:
     name: str = "apparent-minor"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

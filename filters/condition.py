@@ -38,6 +38,7 @@ class Condition:
     """Largest accepted difference, in the condition's unit."""
     judges_condition: bool = True
     judges_siblings: bool = False
+    judges_cell: bool = False
 
     @property
     def name(self) -> str:

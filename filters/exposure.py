@@ -60,6 +60,7 @@ class Exposure:
     name: str = "exposure"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (DARK, BRIGHT, BURNT, BLACK)
 
     @classmethod

@@ -40,6 +40,7 @@ class FaceSize:
     name: str = "face-size"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

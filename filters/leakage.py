@@ -42,6 +42,7 @@ class Leakage:
     name: str = "leakage"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON, COPY_REASON)
 
     @classmethod

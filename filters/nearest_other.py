@@ -49,6 +49,7 @@ class NearestOther:
     name: str = "nearest-other"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

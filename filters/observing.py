@@ -32,7 +32,7 @@ class Observing:
     @property
     def judges_cell(self) -> bool:
         """Return what the inner filter says; most do not know the word."""
-        return getattr(self.inner, "judges_cell", False)
+        return self.inner.judges_cell
 
     @property
     def reasons(self) -> tuple[str, ...]:

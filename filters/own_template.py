@@ -43,6 +43,7 @@ class OwnTemplate:
     name: str = "own-template"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

@@ -50,6 +50,7 @@ class Pose:
     name: str = "pose"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = ("yaw_too_large", "pitch_too_large", "roll_too_large")
 
     @classmethod

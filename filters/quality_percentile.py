@@ -40,6 +40,7 @@ class QualityPercentile:
     """Least accepted percentile, 0..100."""
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ class Range:
     """Largest accepted value; None where there is none."""
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
 
     @property
     def name(self) -> str:

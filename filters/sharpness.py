@@ -36,6 +36,7 @@ class Sharpness:
     name: str = "sharpness"
     judges_condition: bool = False
     judges_siblings: bool = False
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

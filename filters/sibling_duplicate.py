@@ -41,6 +41,7 @@ class SiblingDuplicate:
     name: str = "sibling-duplicate"
     judges_condition: bool = False
     judges_siblings: bool = True
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (REASON,)
 
     @classmethod

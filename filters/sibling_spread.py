@@ -58,6 +58,7 @@ class SiblingSpread:
     judges_condition: bool = True
     name: str = "sibling-spread"
     judges_siblings: bool = True
+    judges_cell: bool = False
     reasons: tuple[str, ...] = (ALIKE, UNLIKE)
 
     @classmethod

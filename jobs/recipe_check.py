@@ -241,29 +241,27 @@ def check_filters(
 
 def _check_filter(recipe: Recipe, number: int, path: str, judge: Filter) -> None:
     """Refuse a stop that can never come, and agreement with a cell, or a field of it, that nobody has."""
-    from pipeline.flow.judge import judges_cell
-
     node: Any = recipe.filters[number]
     if node.stop_above is not None and node.mode == "observe":
         raise RecipeError(f"{path}.stop_above: with mode: observe nothing is refused; leave one of the two out")
-    if judges_cell(judge) and not recipe.balance.by:
+    if judge.judges_cell and not recipe.balance.by:
         raise RecipeError(
             f"{path}: an identity's cell is what balance.by names, which is empty here; name fields there, or drop "
             f"{node.use}"
         )
     field = getattr(node, "field", None)
-    if judges_cell(judge) and field is not None and field not in recipe.balance.by:
+    if judge.judges_cell and field is not None and field not in recipe.balance.by:
         raise RecipeError(f"{path}.field: {field!r} is not balanced; balance.by: {', '.join(recipe.balance.by)}")
 
 
 def _asked_for(recipe: Recipe, judge: Filter) -> dict[str, float]:
     """Return the numbers that a sample has because this filter asks for them."""
     from pipeline.domain.records import Cell
-    from pipeline.flow.judge import judges_cell, own_cell
+    from pipeline.flow.judge import own_cell
     from pipeline.flow.siblings import SIBLING_MEASURES
 
     out = dict.fromkeys(SIBLING_MEASURES, 0.0) if judge.judges_siblings else {}
-    if judges_cell(judge):
+    if judge.judges_cell:
         by = recipe.balance.by
         out |= own_cell({f"{field}=": 0.0 for field in by}, by, Cell(("",) * len(by)))
     return out

@@ -160,6 +160,11 @@ class Filter(Protocol):
         ...
 
     @property
+    def judges_cell(self) -> bool:
+        """Return True where it compares a sample with the cell of its identity, whose numbers it is then given."""
+        ...
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Return every reason that its verdicts can give."""
         ...

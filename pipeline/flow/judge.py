@@ -101,11 +101,6 @@ def own_cell(measures: Mapping[str, float], fields: Sequence[str], cell: Cell) -
     return {OWN_CELL: float(np.min(list(each.values()))), **each}  # NaN where one is: Python's min would skip it
 
 
-def judges_cell(judge: Filter) -> bool:
-    """Return whether a filter compares a sample with its identity's cell, and needs `own_cell` for that."""
-    return bool(getattr(judge, "judges_cell", False))
-
-
 class Bench:
     """Judges a unit's candidates: each alone, whenever that may be, then in the order of making, siblings considered.
 
@@ -131,7 +126,7 @@ class Bench:
         """
         self._filters = tuple(filters)
         self._fields = tuple(fields)
-        self._cells = (cells or {}) if any(map(judges_cell, filters)) else {}
+        self._cells = (cells or {}) if any(f.judges_cell for f in filters) else {}
         self._siblings = Siblings(published or {}) if any(f.judges_siblings for f in filters) else None
 
     def alone(self, sample: Sample) -> dict[str, Verdict]:

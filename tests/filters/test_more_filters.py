@@ -199,7 +199,7 @@ def test_who_reads_siblings_and_who_the_cell() -> None:
     """The flow gives the numbers that depend on others to those filters alone that ask for them."""
     assert [f.name for f in ALL if f.judges_siblings] == ["sibling-duplicate", "sibling-spread"]
     asking = ["cell-agreement", "cell-agreement:shade"]
-    assert [f.name for f in ALL if getattr(f, "judges_cell", False)] == asking
+    assert [f.name for f in ALL if f.judges_cell] == asking
     assert [f.name for f in ALL if Observing(f).judges_cell] == asking
     assert {sibling_duplicate.MEASURE, sibling_spread.COUNT, sibling_spread.AFTER, sibling_spread.BEFORE} == set(
         SIBLING_MEASURES
