@@ -30,6 +30,9 @@ class Stream(IntEnum):
     TWIN = 9
     PACKING = 10
     CALIBRATION = 11
+    EVALUATION = 12
+    PAIRS = 13
+    SPLIT = 14
 
 
 @dataclass(frozen=True, slots=True)
