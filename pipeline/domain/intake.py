@@ -6,8 +6,10 @@ skipped in silence, so that what was put in can be counted against what came out
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from pipeline.domain.records import UInt8
 
@@ -32,6 +34,80 @@ class Reason(StrEnum):
     DECODER_CRASHED = "decoder_crashed"
     DECODER_TOO_SLOW = "decoder_too_slow"
     DECODER_OUT_OF_MEMORY = "decoder_out_of_memory"
+
+
+class Fault(StrEnum):
+    """Why an input's bytes could not be had. The words stand in rows and reports: append, never rename."""
+
+    CHANGED = "changed_since_planned"
+    GONE = "gone_since_planned"
+    NOT_ALLOWED = "reading_not_allowed"
+    NOT_A_FILE = "not_a_regular_file"
+    LINK_LOOP = "symlink_loop"
+    LINK_BROKEN = "symlink_broken"
+    LINK_LEADS_OUT = "symlink_leads_out"
+    READ_FAILED = "read_failed"
+    TRUNCATED_ARCHIVE = "truncated_archive"
+    BAD_ARCHIVE = "bad_archive"
+    NO_IMAGE = "no_image_in_sample"
+    DUPLICATE_KEY = "duplicate_key"
+    BAD_RECORD = "bad_record"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why an input's bytes could not be had.
+
+    Attributes:
+        reason: the stable word.
+        found: what was got, for a person.
+    """
+
+    reason: Fault
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing that a source hands in: a row of the frozen listing, whether or not it turns out to be a face.
+
+    Attributes:
+        path: of the file, below the source's root. Names that are not UTF-8 carry surrogate escapes (PEP 383).
+        member: which of several images in that file; empty where the file is one image.
+        offset, length: where its bytes lie in the file, in bytes; a length of -1 where only the source knows.
+        stamp: of the file when it was listed (size and time of change, or the store's own tag): another one means that
+            the file has changed.
+        label: whose face the source says it is; None where it says nothing.
+        columns: what else comes with it, as text: caption, date, licence.
+        fault: why it cannot be read, where that was clear when it was listed.
+    """
+
+    path: str
+    member: str = ""
+    offset: int = 0
+    length: int = -1
+    stamp: str = ""
+    label: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    fault: Unreadable | None = None
+
+
+class Source(Protocol):
+    """Images that exist already: folders, archives, tables. Listing and reading never stop at what is damaged."""
+
+    name: str
+    """What it is, for the record: a path or an address."""
+
+    def listing(self) -> Iterator[Input]:
+        """Yield every input in an order that follows from names alone; what cannot be read is an input with a fault."""
+        ...
+
+    def read(self, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
+        """Yield the bytes of each input, in order, or why they cannot be had; raises for none of them.
+
+        `inputs` are some of `listing`, as it was when planning froze it.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

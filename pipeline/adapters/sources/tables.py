@@ -1,0 +1,169 @@
+"""Parquet files with a column of images: what Hugging Face datasets are stored as.
+
+An image is bytes, or a struct of `bytes` and `path`. Every other plain column comes along as text. Images are read a
+batch of rows at a time, whatever the size of a row group.
+Source: Apache Parquet and Hugging Face `datasets` (Image feature).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.adapters.sources.files import Files, Found
+from pipeline.adapters.sources.folders import label_of
+from pipeline.domain.intake import Fault, Input, Unreadable
+from pipeline.domain.recipe import Node
+
+NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture")
+"""Columns that are looked for, in this order, where the recipe names none."""
+_ROWS = 64
+
+
+class TableOptions(Node):
+    """A folder with parquet files."""
+
+    use: Literal["parquet"] = "parquet"
+    path: Annotated[str, Field(min_length=1)]
+    image: str = ""
+    """The column of images; left out: the first of the usual names that holds bytes."""
+    label: str = "label"
+    """The column that says whose face it is; `none` for no label."""
+
+
+class TableSource:
+    """Implements `Source` over parquet files."""
+
+    def __init__(self, options: TableOptions, files: Files) -> None:
+        self.name = files.name
+        self._options, self._files = options, files
+
+    def listing(self) -> Iterator[Input]:
+        """Yield every row, in the order of files and rows."""
+        for one in self._files.walk():
+            if one.fault is not None:
+                yield Input(one.path, stamp=one.stamp, fault=one.fault)
+            elif one.path.endswith(".parquet"):
+                yield from self._rows(one)
+
+    def read(self, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
+        """Yield each row's image; rows of one file are best asked for together and in their order."""
+        for path, group in groupby(inputs, key=lambda i: i.path):
+            yield from self._images(path, list(group))
+
+    def _rows(self, table: Found) -> Iterator[Input]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        stream = self._files.open(table.path, table.stamp)
+        if isinstance(stream, Unreadable):
+            yield Input(table.path, stamp=table.stamp, fault=stream)
+            return
+        number = 0
+        with stream:
+            try:
+                file = pq.ParquetFile(stream)
+                image = self._image_column(file.schema_arrow)
+                if image is None:
+                    there = ", ".join(file.schema_arrow.names)
+                    fault = Unreadable(Fault.NO_IMAGE, f"no column of images; columns here: {there}")
+                    yield Input(table.path, stamp=table.stamp, fault=fault)
+                    return
+                plain = [f.name for f in file.schema_arrow if f.name != image and _is_plain(f.type)]
+                for batch in file.iter_batches(batch_size=4096, columns=plain):
+                    columns = batch.to_pydict()
+                    for n in range(batch.num_rows):
+                        yield self._row(table, number, {k: v[n] for k, v in columns.items()})
+                        number += 1
+                if number < file.metadata.num_rows and not plain:
+                    # with no other column there is nothing to iterate over
+                    yield from (self._row(table, n, {}) for n in range(file.metadata.num_rows))
+            except (pa.ArrowException, OSError, ValueError) as error:
+                said = " ".join(str(error).split())[:200]
+                yield Input(table.path, str(number), 0, -1, table.stamp, fault=Unreadable(Fault.BAD_ARCHIVE, said))
+
+    def _row(self, table: Found, number: int, values: dict[str, Any]) -> Input:
+        said = values.get(self._options.label) if self._options.label != "none" else None
+        columns = {k: str(v) for k, v in values.items() if v is not None and k != self._options.label}
+        label = None if said is None else label_of(str(said))
+        return Input(table.path, str(number), 0, -1, table.stamp, label, columns)
+
+    def _image_column(self, schema: Any) -> str | None:
+        there = [name for name in schema.names if _holds_images(schema.field(name).type)]
+        if self._options.image:
+            return self._options.image if self._options.image in there else None
+        return next((name for name in NAMES if name in there), there[0] if len(there) == 1 else None)
+
+    def _images(self, path: str, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        stream = inputs[0].fault or self._files.open(path, inputs[0].stamp)
+        if isinstance(stream, Unreadable):
+            yield from (one.fault or stream for one in inputs)
+            return
+        done = 0
+        with stream:
+            try:
+                file = pq.ParquetFile(stream)
+                image = self._image_column(file.schema_arrow) or ""
+                for value in _values(file, image, [int(one.member) for one in inputs]):
+                    fault = inputs[done].fault
+                    done += 1
+                    yield fault or value
+            except (pa.ArrowException, OSError, ValueError) as error:
+                said = Unreadable(Fault.BAD_RECORD, " ".join(str(error).split())[:200])
+                yield from (one.fault or said for one in inputs[done:])
+
+
+def _values(file: Any, image: str, rows: Sequence[int]) -> Iterator[bytes | Unreadable]:
+    """Yield the images of these rows, a row group at a time, a batch of it at a time."""
+    starts = [0]
+    for group in range(file.num_row_groups):
+        starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
+    at = 0
+    while at < len(rows):
+        group = bisect_right(starts, rows[at]) - 1
+        if group >= file.num_row_groups:
+            raise ValueError(f"row {rows[at]:,} of {starts[-1]:,}")
+        first = starts[group]
+        for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[image]):
+            column = batch.column(0)
+            while at < len(rows) and first <= rows[at] < first + batch.num_rows:
+                yield _bytes(column[rows[at] - first].as_py())
+                at += 1
+            first += batch.num_rows
+            if at == len(rows) or not starts[group] <= rows[at] < starts[group + 1]:
+                break
+
+
+def _bytes(value: Any) -> bytes | Unreadable:
+    found = value.get("bytes") if isinstance(value, dict) else value
+    if found is None:
+        where = value.get("path") if isinstance(value, dict) else None
+        return Unreadable(Fault.NO_IMAGE, f"no bytes, only the path {where!r}" if where else "no bytes")
+    return bytes(found)
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return not (pa.types.is_nested(kind) or _is_bytes(kind))
