@@ -1,4 +1,4 @@
-"""Sources of images that exist: every input is listed once and read as it was, or has a fault; nothing stops a listing."""
+"""Sources of images that exist: every input is listed once, read as it was or has a fault, and nothing stops them."""
 
 from __future__ import annotations
 
