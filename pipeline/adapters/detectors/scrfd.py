@@ -1,0 +1,134 @@
+"""SCRFD through onnxruntime: InsightFace's detectors, from a file the user has.
+
+The picture is scaled into a square of a pinned side, black below and to the right of it, so that what is found does not
+depend on anything but the picture; InsightFace 2's own default, two passes at two sizes, is not reproduced. One picture
+a call on one thread: the published files have no batch axis.
+Source: J. Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", ICLR 2022; weights of
+InsightFace's packs are for non-commercial research only.
+
+Legend: A anchors of one stride, K faces, H W C image axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.domain.detection import Detections, non_maximum
+from pipeline.domain.errors import UserError
+from pipeline.domain.manifest import sha256_hex
+from pipeline.domain.recipe import Node
+from pipeline.domain.records import Float32, UInt8
+
+STRIDES_px = (8, 16, 32)
+ANCHORS = 2
+"""Anchors at each place."""
+_MEAN, _SCALE = 127.5, 128.0
+
+
+class ScrfdOptions(Node):
+    """An SCRFD detector with landmarks, as an ONNX file."""
+
+    use: Literal["scrfd"] = "scrfd"
+    path: Annotated[str, Field(min_length=1)]
+    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
+    """Side of the square that pictures are scaled into. Tight crops are found at 320 or less, small faces at more."""
+    score: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Least score of a face."""
+    overlap: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Boxes that overlap a surer one by more are the same face."""
+
+
+class Scrfd:
+    """Implements `Detector`.
+
+    Raises:
+        UserError: the file is missing, or is not an SCRFD with landmarks.
+    """
+
+    def __init__(self, options: ScrfdOptions, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        path = Path(options.path).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give the path of an SCRFD model, det_500m.onnx for one")
+        self._options = options
+        self.sha256 = sha256_hex(path.read_bytes())
+        self._session = session_of(path, providers)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        widths = [o.shape[-1] for o in outputs]
+        if len(inputs) != 1 or widths != [1] * 3 + [4] * 3 + [10] * 3:
+            raise UserError(
+                f"{path}: has outputs of widths {widths}; an SCRFD with landmarks has scores, boxes and points of "
+                "three strides (1 1 1 4 4 4 10 10 10)"
+            )
+        self._input = inputs[0].name
+        self._centres = {stride: _centres(options.size_px // stride, stride) for stride in STRIDES_px}
+
+    def detect(self, image_HWC: UInt8) -> Detections:
+        """Return the faces of one uint8 RGB picture."""
+        size_px = self._options.size_px
+        canvas, scale = fitted(image_HWC, size_px)
+        blob = ((canvas.astype(np.float32) - _MEAN) / _SCALE).transpose(2, 0, 1)[None]
+        out = self._session.run(None, {self._input: np.ascontiguousarray(blob)})
+        scores, boxes, points = [], [], []
+        for n, stride in enumerate(STRIDES_px):
+            score_A = out[n][:, 0]
+            kept = np.flatnonzero(score_A >= self._options.score)
+            centre_A2 = self._centres[stride][kept]
+            reach_A4 = out[n + 3][kept] * stride
+            scores.append(score_A[kept])
+            boxes.append(np.concatenate([centre_A2 - reach_A4[:, :2], centre_A2 + reach_A4[:, 2:]], axis=1))
+            points.append(centre_A2[:, None, :] + out[n + 6][kept].reshape(-1, 5, 2) * stride)
+        score_K, box_K4 = np.concatenate(scores), (np.concatenate(boxes) / scale).astype(np.float32)
+        rows = non_maximum(box_K4, score_K, self._options.overlap)
+        return Detections(
+            box_K4[rows],
+            score_K[rows].astype(np.float32),
+            (np.concatenate(points) / scale)[rows].astype(np.float32),
+        )
+
+
+def session_of(path: Path, providers: Sequence[str]) -> Any:
+    """Return an onnxruntime session on one thread: sums in an order that no core count changes.
+
+    Raises:
+        UserError: onnxruntime is not installed, or cannot read the file.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise UserError("onnxruntime is not installed; install the extra: pip install 'facemint[onnx]'") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # noqa: BLE001
+        # onnxruntime has a type of its own for each way in which a file is none of its models
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: onnxruntime cannot load it: {said}") from None
+
+
+def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:
+    """Return a picture scaled into the top left of a black square, and by how much it was scaled."""
+    import cv2
+
+    height, width = image_HWC.shape[:2]
+    # the longer side fills the square; the other one is cut to whole pixels, as InsightFace does
+    if height > width:
+        new_height, new_width = side_px, int(side_px * width / height)
+    else:
+        new_height, new_width = int(side_px * height / width), side_px
+    canvas = np.zeros((side_px, side_px, 3), np.uint8)
+    size = (max(1, new_width), max(1, new_height))
+    canvas[: size[1], : size[0]] = cv2.resize(image_HWC, size)
+    return canvas, size[1] / height
+
+
+def _centres(places: int, stride: int) -> Float32:
+    """Return the centres of a stride's anchors, (A, 2), row by row."""
+    y, x = np.mgrid[0:places, 0:places]
+    return np.repeat(np.stack([x, y], axis=-1).reshape(-1, 2) * stride, ANCHORS, axis=0).astype(np.float32)

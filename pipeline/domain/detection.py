@@ -1,0 +1,120 @@
+"""Faces found in a picture: which one is meant, and how a crop is aligned to it.
+
+Positions are (x, y) in pixels, x to the right, y down, the centre of the top left pixel at (0, 0).
+
+Legend: K faces of one picture, 4 box sides (left, top, right, bottom), 5 points, 2 axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain.landmarks import Alignment
+from pipeline.domain.records import Float32
+
+Float64 = npt.NDArray[np.float64]
+Choice = Literal["largest", "central", "only"]
+"""Which face of a picture with several is meant.
+
+`largest`: the largest box. `central`: the box whose area less twice the squared distance of its centre to that of the
+picture is largest, as InsightFace chooses. `only`: a picture with more than one face is refused.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The faces of one picture, the surest first.
+
+    Attributes:
+        boxes_K4: left, top, right, bottom in pixels; may reach beyond the picture.
+        scores_K: how sure the detector is, 0 to 1.
+        points_K52: eye left in the image, eye right, nose tip, mouth corner left, mouth corner right.
+    """
+
+    boxes_K4: Float32
+    scores_K: Float32
+    points_K52: Float32
+
+    def __len__(self) -> int:
+        """Return how many."""
+        return len(self.scores_K)
+
+    @property
+    def areas_px2(self) -> Float64:
+        """Return the areas of the boxes, shape (K,), in square pixels; a box turned inside out has none."""
+        sides = np.maximum(self.boxes_K4[:, 2:].astype(np.float64) - self.boxes_K4[:, :2], 0.0)
+        return np.asarray(sides.prod(axis=1))
+
+
+def chosen_face(found: Detections, width_px: int, height_px: int, choice: Choice) -> int | None:
+    """Return the row of the face that is meant, or None where there is none, or `only` finds several.
+
+    Of equals the surer one counts, then the earlier row.
+    """
+    if not len(found) or (choice == "only" and len(found) > 1):
+        return None
+    rank = found.areas_px2
+    if choice == "central":
+        centres = (found.boxes_K4[:, :2].astype(np.float64) + found.boxes_K4[:, 2:]) / 2
+        away = ((centres - np.array([width_px, height_px]) / 2) ** 2).sum(axis=1)
+        rank = rank - 2.0 * away
+    order = np.lexsort((np.arange(len(found)), -found.scores_K.astype(np.float64), -rank))
+    return int(order[0])
+
+
+def non_maximum(boxes_K4: Float32, scores_K: Float32, overlap: float) -> npt.NDArray[np.int64]:
+    """Return the rows that stay when each box takes away those that overlap it by more than `overlap`, surest first.
+
+    Overlap is intersection over union, of boxes whose sides count both border pixels (as SCRFD's reference counts).
+    """
+    order = np.lexsort((np.arange(len(scores_K)), -scores_K.astype(np.float64)))
+    boxes = boxes_K4.astype(np.float64)
+    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    kept: list[int] = []
+    while order.size:
+        first, rest = int(order[0]), order[1:]
+        kept.append(first)
+        low = np.maximum(boxes[rest, :2], boxes[first, :2])
+        high = np.minimum(boxes[rest, 2:], boxes[first, 2:])
+        common = np.maximum(high - low + 1, 0.0).prod(axis=1)
+        order = rest[common / (areas[first] + areas[rest] - common) <= overlap]
+    return np.array(kept, np.int64)
+
+
+def similarity(points_52: npt.ArrayLike, template: Alignment, side_px: int) -> Float64 | None:
+    """Return the 2 x 3 matrix that turns, scales and moves five points onto a template, without mirroring.
+
+    Least squares in closed form (S. Umeyama, IEEE TPAMI 13(4), 1991). None where the points say nothing: not finite, or
+    all in one place.
+
+    Args:
+        points_52: (x, y) of the five points in the picture.
+        template: where they shall lie.
+        side_px: side of the crop.
+    """
+    source = np.asarray(points_52, np.float64)
+    if source.shape != (5, 2):
+        raise ValueError(f"points of shape {source.shape}; five (x, y) points, shape (5, 2), are aligned")
+    if not np.isfinite(source).all():
+        return None
+    target = np.array(template.points, np.float64) * (side_px / template.side_px)
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    centred = source - source_mean
+    spread = float((centred**2).sum() / 5)
+    if spread < 1e-6:
+        return None
+    covariance = (target - target_mean).T @ centred / 5
+    left, stretch, right = np.linalg.svd(covariance)
+    sign = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0])
+    turn = left @ np.diag(sign) @ right
+    scale = float((stretch * sign).sum()) / spread
+    if not scale > 1e-9:
+        return None
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = scale * turn
+    matrix[:, 2] = target_mean - scale * turn @ source_mean
+    return matrix
