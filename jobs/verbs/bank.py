@@ -34,6 +34,10 @@ AtMostOption = Annotated[
 SkipOption = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
 ]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="OPTION=VALUE", help="An option of the recogniser; repeat for more."),
+]
 
 
 @bank.command()
@@ -54,6 +58,7 @@ def fit(
     k: AtMostOption = None,
     least: Annotated[int, typer.Option(min=20, help="Identities that a cell needs for a Gaussian of its own.")] = 20,
     skip_unreadable: SkipOption = False,
+    set_: OptionsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Fit a bank: mean and covariance of identity means, for everyone and by cell.
@@ -66,6 +71,7 @@ def fit(
     facts = wiring.fit_bank(
         source, recogniser, out, licence=licence, lawful_basis=lawful_basis,
         cells=cells, at_most=k, least=least, skip_unreadable=skip_unreadable,
+        overrides=set_ or [],
     )  # fmt: skip
     print_json(facts) if json_ else show_bank.print_bank(facts)
 
@@ -82,6 +88,7 @@ def vectors(
     ] = False,
     k: AtMostOption = None,
     skip_unreadable: SkipOption = False,
+    set_: OptionsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Write one vector per identity: reference images as identities for the sampler `files`.
@@ -93,6 +100,7 @@ def vectors(
     facts = wiring.fit_vectors(
         source, recogniser, out, licence=licence, lawful_basis=lawful_basis,
         made_up=made_up, at_most=k, skip_unreadable=skip_unreadable,
+        overrides=set_ or [],
     )  # fmt: skip
     print_json(facts) if json_ else show_bank.print_vectors(facts)
 

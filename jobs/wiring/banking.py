@@ -7,14 +7,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.components import COMPONENTS
-from jobs.wiring.calibrating import described
+from jobs.wiring.calibrating import described, recogniser_node
 from jobs.wiring.labelled import open_labelled
-from jobs.wiring.parts import build, load
+from jobs.wiring.parts import build
 from pipeline.domain.errors import OutputError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -37,6 +36,7 @@ def fit_bank(
     at_most: int | None = None,
     least: int | None = None,
     skip_unreadable: bool = False,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fit a bank to labelled faces, write it, and return what it says of itself, with `path`, `sha256` and `bytes`.
 
@@ -50,6 +50,7 @@ def fit_bank(
         at_most: images of an identity that count; all where None.
         least: identities that a cell needs to have a Gaussian of its own.
         skip_unreadable: of a folder per identity, leave out images that cannot be read, and count them.
+        overrides: the recogniser's options, each `option=value`.
 
     Raises:
         UserError: the source, the CSV or the place to write is no good, or there are too few identities.
@@ -59,10 +60,11 @@ def fit_bank(
     from pipeline.domain.banking import LEAST_IDENTITIES, allows_commercial_use, fit
 
     _require_said(licence, lawful_basis)
-    path, reader, source = _opened(reference, recogniser, out, skip_unreadable)
+    node = recogniser_node(recogniser, overrides)
+    path, reader, source = _opened(reference, node, out, skip_unreadable)
     single_thread()
     named = _cells(reference, cells, source)
-    faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
+    faces, means_PD, images_P = _means(source, reader, node, at_most)
     cell_P = None if named is None else [named.get(label, "") for label in faces.label_names]
     if cells is not None and cell_P is not None and not any(cell_P):
         raise UserError(
@@ -97,6 +99,7 @@ def fit_vectors(
     made_up: bool = False,
     at_most: int | None = None,
     skip_unreadable: bool = False,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write one vector per identity, for the sampler `files`; arguments as those of `fit_bank`.
 
@@ -107,9 +110,10 @@ def fit_vectors(
     from pipeline.domain.banking import allows_commercial_use
 
     _require_said(licence, lawful_basis)
-    path, reader, source = _opened(reference, recogniser, out, skip_unreadable)
+    node = recogniser_node(recogniser, overrides)
+    path, reader, source = _opened(reference, node, out, skip_unreadable)
     single_thread()
-    faces, means_PD, images_P = _means(source, reader, recogniser, at_most)
+    faces, means_PD, images_P = _means(source, reader, node, at_most)
     facts = {
         **_about(path, reader, source, faces, images_P, at_most),
         "source": _described(reference, source),
@@ -136,7 +140,7 @@ def _require_said(licence: str, lawful_basis: str) -> None:
             raise UserError(f"{option}: got {said!r}; say it in two letters or more, as what is written carries it")
 
 
-def _opened(reference: str, recogniser: str, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
+def _opened(reference: str, node: Any, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
     path = Path(out).expanduser()
     if path.suffix != ".safetensors" or "://" in out:
         raise OutputError(f"--out {out}: got {path.suffix or 'no suffix'}; give a local file that ends in .safetensors")
@@ -144,27 +148,18 @@ def _opened(reference: str, recogniser: str, out: str, skip_unreadable: bool) ->
         raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise OutputError(f"--out {out}: is a folder; name a file in it")
-    reader = recogniser_of(recogniser)
+    reader: Recogniser = build("judge", node)
     source = open_labelled(reference, alignment=reader.space.alignment, skip_unreadable=skip_unreadable)
     return path, reader, source
 
 
-def recogniser_of(name: str) -> Recogniser:
-    """Return a recogniser by name with its default options; raises UserError for an unknown name."""
-    if name not in COMPONENTS["judge"]:
-        raise UserError(f"--recogniser {name}: unknown; known: {', '.join(sorted(COMPONENTS['judge']))}")
-    found: Recogniser = build("judge", load(COMPONENTS["judge"][name][0])(use=name))
-    return found
-
-
 def _means(
-    source: LabelledFaces, reader: Recogniser, name: str, at_most: int | None
+    source: LabelledFaces, reader: Recogniser, node: Any, at_most: int | None
 ) -> tuple[LabelledEmbeddings, np.ndarray, np.ndarray]:
     from pipeline.domain.banking import identity_means
     from pipeline.flow.labelled import embed_labelled
 
-    batch = load(COMPONENTS["judge"][name][0])(use=name).batch
-    faces = embed_labelled(source, reader, batch)
+    faces = embed_labelled(source, reader, node.batch)
     means_PD, images_P = identity_means(faces.emb_NE, faces.labels_N, at_most)
     return faces, means_PD, images_P
 

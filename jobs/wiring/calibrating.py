@@ -78,6 +78,9 @@ def recogniser_node(name: str, overrides: Sequence[str]) -> Node:
         node: Node = load(COMPONENTS["judge"][name][0]).model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
+        if missing := [str(e["loc"][0]) for e in error.errors(include_url=False) if e["type"] == "missing"]:
+            needed = " ".join(f"--set {option}=..." for option in missing)
+            raise RecipeError(f"recogniser {name}: has no default for {', '.join(missing)}; give {needed}") from None
         path = ".".join(str(part) for part in problem["loc"])
         known = ", ".join(sorted(set(load(COMPONENTS["judge"][name][0]).model_fields) - {"use"})) or "none"
         raise RecipeError(f"--set {path}={problem['input']}: {problem['msg']}; options of {name}: {known}") from None

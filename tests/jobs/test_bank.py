@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from jobs import show_bank, wiring
-from jobs.wiring.banking import notes_of, recogniser_of
+from jobs.wiring.banking import notes_of
+from jobs.wiring.calibrating import recogniser_node
+from jobs.wiring.parts import build
 from pipeline.adapters.banks import read_bank
 from pipeline.adapters.samplers.vector_files import read_vectors
 from pipeline.adapters.sketch import SHAPES
@@ -173,14 +175,14 @@ def test_reference_people_become_identities(tmp_path: Path) -> None:
 
 def test_a_population_is_asked_for_where_it_is_drawn_from() -> None:
     """A Gaussian over a bare space is refused when the recipe is read."""
-    space = {"use": "space", **recogniser_of(READER).space.to_dict()}
+    space = {"use": "space", **build("judge", recogniser_node(READER, ())).space.to_dict()}
     asked = {**sketch_recipe()["identities"], "bank": space}
     with pytest.raises(RecipeError, match=r"identities.sampler.use: gaussian draws from a population"):
         sketches(identities=asked)
 
 
 WRONG: list[tuple[str, dict[str, Any], type[FacemintError], str]] = [
-    ("b.safetensors", {"reader": "nobody"}, UserError, r"--recogniser nobody: unknown; known: .*sketch-judge"),
+    ("b.safetensors", {"reader": "nobody"}, UserError, r"nobody: unknown recogniser; known: .*sketch-judge"),
     ("b.npz", {}, OutputError, r"--out .*b.npz: got .npz; give a local file that ends in .safetensors"),
     ("no/b.safetensors", {}, OutputError, r"there is no folder .*no; make it first"),
     ("b.safetensors", {"source": "sketch://faces?identities=19"}, UserError, r"19 identities in 16 dimensions"),

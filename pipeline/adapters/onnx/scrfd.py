@@ -12,15 +12,14 @@ Legend: A anchors of one stride, K faces, H W C image axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from pipeline.adapters.onnx.session import model_file, session_of
 from pipeline.domain.detection import Detections, non_maximum
 from pipeline.domain.errors import UserError
-from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.recipe import Node
 from pipeline.domain.records import Float32, UInt8
 
@@ -51,11 +50,8 @@ class Scrfd:
     """
 
     def __init__(self, options: ScrfdOptions, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        path = Path(options.path).expanduser()
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; give the path of an SCRFD model, det_500m.onnx for one")
+        path, self.sha256 = model_file(options.path, "an SCRFD model, det_500m.onnx for one")
         self._options = options
-        self.sha256 = sha256_hex(path.read_bytes())
         self._session = session_of(path, providers)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         widths = [o.shape[-1] for o in outputs]
@@ -89,27 +85,6 @@ class Scrfd:
             score_K[rows].astype(np.float32),
             (np.concatenate(points) / scale)[rows].astype(np.float32),
         )
-
-
-def session_of(path: Path, providers: Sequence[str]) -> Any:
-    """Return an onnxruntime session on one thread: sums in an order that no core count changes.
-
-    Raises:
-        UserError: onnxruntime is not installed, or cannot read the file.
-    """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise UserError("onnxruntime is not installed; install the extra: pip install 'facemint[onnx]'") from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
-    except Exception as error:  # noqa: BLE001
-        # onnxruntime has a type of its own for each way in which a file is none of its models
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: onnxruntime cannot load it: {said}") from None
 
 
 def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.adapters.cropping import aligned_crop
 from pipeline.adapters.decoding import decode
-from pipeline.adapters.detectors.cropping import aligned_crop
-from pipeline.adapters.detectors.scrfd import Scrfd, ScrfdOptions, fitted
+from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions, fitted
 from pipeline.domain.detection import chosen_face
 from pipeline.domain.errors import UserError
 from pipeline.domain.intake import Decoded, DecodeLimits

@@ -1,1 +1,0 @@
-"""Detectors of faces and their five landmarks, a file for each; `cropping` cuts aligned crops out of pictures."""
