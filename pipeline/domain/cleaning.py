@@ -1,0 +1,258 @@
+"""Cleaning labels: which images of a folder are one person, which folders are one person, whose a stray image is.
+
+Within an identity a graph of linked images (DBSCAN) finds the main cluster, and its template then decides about every
+image, so that a chain of look-alikes does not carry strangers in. Between identities templates are compared exactly
+and blocked; what is merged is pooled again before it is compared again, for the same reason. Every comparison is the
+exact cosine of `pipeline.domain.cosines`: no block size, order of work or device changes an outcome.
+
+Sources: M. Ester et al., "A density-based algorithm for discovering clusters", KDD 1996; the cleaning of WebFace260M
+(Z. Zhu et al., CVPR 2021): main cluster of a folder, merge above one centre cosine, drop the smaller above another.
+
+Legend: N images of one identity, M identities, E dimensions, P pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from pipeline.domain.cosines import Float64, Int64, NumpyProduct, Pairs, exact_cosines
+from pipeline.domain.one_to_many import References, nearest
+from pipeline.domain.records import Float32, require_unit_rows, unit_rows
+from pipeline.domain.separation import separate
+
+Bool = npt.NDArray[np.bool_]
+STRAY = -1
+"""The cluster of an image that is linked to too few others."""
+BLOCK = 1024
+MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cluster:
+    """What becomes of an identity's images.
+
+    Attributes:
+        kept_N: in the main cluster, as its template sees it.
+        cluster_N: int64, the linked cluster: 0 the largest, 1 the next (of equals the one with the earlier image),
+            STRAY where there is none.
+        own_cos_N: float64, cosine to the template of the kept ones without the image itself; NaN where there are none.
+    """
+
+    kept_N: Bool
+    cluster_N: Int64
+    own_cos_N: Float64
+
+
+def main_cluster(emb_NE: Float32, *, link_cos: float, keep_cos: float, neighbours: int = 2) -> Cluster:
+    """Return which images of one identity are of its main person.
+
+    Images are linked at `link_cos` (sample against sample). One with at least `neighbours` linked images, itself
+    counted, is a core; cores that are linked are one cluster, and others belong to the cluster of the nearest core that
+    they are linked to. From the largest cluster on, the kept ones are those at or above `keep_cos` (sample against
+    template) of the template of the other kept ones, until nothing changes. A single image is kept; where several are
+    there and no two are linked, none is.
+
+    Raises:
+        BadVectorError: a row is NaN, infinite or not of unit length.
+    """
+    emb = require_unit_rows(emb_NE, "images of an identity")
+    if len(emb) < 2:
+        return Cluster(np.ones(len(emb), bool), np.zeros(len(emb), np.int64), np.full(len(emb), np.nan))
+    cluster = _clusters(emb, link_cos, neighbours)
+    kept = cluster == 0
+    seen: set[bytes] = set()
+    own = _own_cos(emb, kept)
+    while kept.any():
+        now = own >= keep_cos
+        if (now == kept).all():
+            break
+        if now.tobytes() in seen:
+            # two sets that lead to each other: what both hold is sure
+            kept = now & kept
+            own = _own_cos(emb, kept)
+            break
+        seen.add(now.tobytes())
+        kept = now
+        own = _own_cos(emb, kept)
+    if kept.sum() < 2:
+        kept = np.zeros(len(emb), bool)
+    return Cluster(kept, cluster, own)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """What becomes of identities that look like each other.
+
+    Attributes:
+        into_M: int64, the identity that it is part of now: itself, or the one with the lower number.
+        dropped_M: looks like a larger one, and not enough to be it.
+        partner_M: int64, the identity that it was merged with or gave way to; -1 where neither.
+        cos_M: float64, their cosine then; NaN where neither.
+    """
+
+    into_M: Int64
+    dropped_M: Bool
+    partner_M: Int64
+    cos_M: Float64
+
+
+def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: float, drop_cos: float) -> Merged:
+    """Return which identities are one person, and which give way to a look-alike.
+
+    In each round the pairs of templates at or above `merge_cos` are taken from the highest cosine down, each identity
+    in one pair at most; what was merged is pooled and compared again. Of what is left, an identity at or above
+    `drop_cos` of one with more images (of equals the earlier) gives way to it.
+
+    Args:
+        sums_ME: float64, sums of each identity's unit embeddings.
+        images_M: how many each sum holds.
+        merge_cos: template against template; above 1 to merge nothing.
+        drop_cos: template against template; above 1 to drop nothing.
+
+    Raises:
+        ValueError: `drop_cos` lies above `merge_cos`, though neither is switched off.
+        BadVectorError: a sum is NaN or of no length.
+    """
+    if merge_cos <= 1.0 < 2.0 and drop_cos <= 1.0 and drop_cos > merge_cos:
+        raise ValueError(f"drop_cos {drop_cos} lies above merge_cos {merge_cos}: what is merged cannot be dropped")
+    sums, images = np.array(sums_ME, np.float64), np.array(images_M, np.int64)
+    count = len(sums)
+    into, partner, cos = np.arange(count), np.full(count, -1, np.int64), np.full(count, np.nan)
+    dropped = np.zeros(count, bool)
+    if count < 2:
+        return Merged(into, dropped, partner, cos)
+    templates = unit_rows(sums, "templates of identities")
+    alive = np.ones(count, bool)
+    changed = np.ones(count, bool)
+    while changed.any():
+        taken = np.zeros(count, bool)
+        for value, low, high in _nearest_first(templates, alive, changed, merge_cos):
+            if taken[low] or taken[high]:
+                continue
+            taken[[low, high]] = True
+            sums[low] += sums[high]
+            images[low] += images[high]
+            alive[high] = False
+            into[into == high] = low
+            partner[high], cos[high] = low, value
+            templates[low] = unit_rows(sums[low][None], "templates of identities")[0]
+        changed = taken & alive
+    left = np.flatnonzero(alive)
+    order = left[np.lexsort((left, -images[left]))]
+    apart = separate(templates[order], min(drop_cos, 1.0)) if drop_cos <= 1.0 else None
+    if apart is not None:
+        lost = np.flatnonzero(~apart.kept_N)
+        dropped[order[lost]] = True
+        partner[order[lost]], cos[order[lost]] = order[apart.collided_with_N[lost]], apart.cos_N[lost]
+    # what is part of a dropped one goes with it
+    dropped |= dropped[into]
+    return Merged(into, dropped, partner, cos)
+
+
+def whose(
+    emb_NE: Float32, references: References, own_N: Int64, *, match_cos: float, margin_cos: float
+) -> tuple[Int64, Float64]:
+    """Return, for stray images, the identity that each is of, or -1, and the cosine to the nearest one.
+
+    An image is of the identity whose template is nearest, if that is at or above `match_cos` and the next one at least
+    `margin_cos` further away.
+
+    Args:
+        emb_NE: float32 unit rows.
+        references: templates.
+        own_N: int64, the identity that an image was taken out of, with which it is not compared; -1 for none.
+        match_cos: sample against template, for the number of templates (1:N).
+        margin_cos: least distance of the second nearest.
+    """
+    best, row = nearest(emb_NE, references, own_N)
+    second = np.full(len(best), -1.0)
+    if len(references) > 1:
+        for n in np.flatnonzero((best >= match_cos) & (row >= 0)):
+            others = np.delete(references.rows_ME, [row[n], *([own_N[n]] if own_N[n] >= 0 else [])], axis=0)
+            if len(others):
+                second[n] = nearest(emb_NE[n : n + 1], References(others))[0][0]
+    sure = (best >= match_cos) & (best - second >= margin_cos) & (row >= 0)
+    return np.where(sure, row, -1), best
+
+
+def pairs_above(rows_AE: Float32, others_BE: Float32, floor_cos: float) -> tuple[Pairs, Float64]:
+    """Return every pair of rows whose exact cosine is at least `floor_cos`, ordered, and these cosines."""
+    product = NumpyProduct()
+    mine, theirs, values = [], [], []
+    for a in range(0, len(rows_AE), BLOCK):
+        held = product.hold(rows_AE[a : a + BLOCK])
+        for b in range(0, len(others_BE), BLOCK):
+            rows, columns = product.contenders(held, product.hold(others_BE[b : b + BLOCK]), floor_cos)
+            rows, columns = rows + a, columns + b
+            cos = exact_cosines(rows_AE, rows, others_BE, columns)
+            sure = cos >= floor_cos
+            mine.append(rows[sure])
+            theirs.append(columns[sure])
+            values.append(cos[sure])
+    if not mine:
+        return (np.empty(0, np.int64), np.empty(0, np.int64)), np.empty(0)
+    rows_P, columns_P, cos_P = np.concatenate(mine), np.concatenate(theirs), np.concatenate(values)
+    order = np.lexsort((columns_P, rows_P))
+    return (rows_P[order], columns_P[order]), cos_P[order]
+
+
+def _nearest_first(templates: Float32, alive: Bool, changed: Bool, floor_cos: float) -> list[tuple[float, int, int]]:
+    """Return (cosine, lower, higher) of pairs of which one has changed, the nearest first, then by number."""
+    if floor_cos > 1.0:
+        return []
+    new, all_ = np.flatnonzero(changed & alive), np.flatnonzero(alive)
+    (rows, columns), cos = pairs_above(templates[new], templates[all_], floor_cos)
+    low, high = np.minimum(new[rows], all_[columns]), np.maximum(new[rows], all_[columns])
+    apart = low != high
+    found = {(int(a), int(b)): float(c) for a, b, c in zip(low[apart], high[apart], cos[apart], strict=True)}
+    return sorted(((c, a, b) for (a, b), c in found.items()), key=lambda p: (-p[0], p[1], p[2]))
+
+
+def _clusters(emb: Float32, link_cos: float, neighbours: int) -> Int64:
+    """Return the cluster of each row, the largest first."""
+    count = len(emb)
+    (rows, columns), cos = pairs_above(emb, emb, link_cos)
+    linked = rows != columns
+    rows, columns, cos = rows[linked], columns[linked], cos[linked]
+    core = np.bincount(rows, minlength=count) + 1 >= neighbours
+    both = core[rows] & core[columns]
+    graph = csr_array((np.ones(int(both.sum()), np.int8), (rows[both], columns[both])), shape=(count, count))
+    _, part = connected_components(graph, directed=False)
+    part = np.where(core, part.astype(np.int64), STRAY)
+    # a row at the border belongs to the nearest core that it is linked to, of equals to the earlier one
+    border = ~core[rows] & core[columns]
+    order = np.lexsort((columns[border], -cos[border], rows[border]))
+    who = rows[border][order]
+    first = np.flatnonzero(np.diff(who, prepend=-1))
+    part[who[first]] = part[columns[border][order][first]]
+    return _by_size(part)
+
+
+def _by_size(part_N: Int64) -> Int64:
+    """Return clusters numbered by falling size, of equals by their first row; a cluster of one image is none."""
+    names, first, counts = np.unique(part_N, return_index=True, return_counts=True)
+    real = (names != STRAY) & (counts > 1)
+    ranked = sorted(zip(-counts[real], first[real], names[real], strict=True))
+    number = {int(name): n for n, (_, _, name) in enumerate(ranked)}
+    return np.array([number.get(int(p), STRAY) for p in part_N], np.int64)
+
+
+def _own_cos(emb: Float32, kept: Bool) -> Float64:
+    """Return each row's cosine to the template of the kept rows but itself; NaN where that is of nobody."""
+    total = np.zeros(emb.shape[1])
+    wide = emb.astype(np.float64)
+    if kept.any():
+        # row by row, so that a sum is one number everywhere
+        total = np.cumsum(wide[kept], axis=0)[-1]
+    rest = total - np.where(kept[:, None], wide, 0.0)
+    others = int(kept.sum()) - kept.astype(np.int64)
+    lengths = np.sqrt(np.cumsum(rest * rest, axis=1)[:, -1])
+    sound = (others > 0) & (lengths > 1e-9)
+    template = (rest / np.where(sound, lengths, 1.0)[:, None]).astype(np.float32)
+    cos = np.cumsum(wide * template, axis=1)[:, -1]
+    return np.where(sound, cos, np.nan)
