@@ -1,4 +1,4 @@
-"""SCRFD on real photographs: faces where a person sees them, the same whatever else is going on."""
+"""Detectors on real photographs: faces where a person sees them, the same whatever else is going on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.adapters.cropping import aligned_crop
 from pipeline.adapters.decoding import decode
-from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions, fitted
+from pipeline.adapters.onnx.fitting import fitted
+from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
+from pipeline.adapters.onnx.yunet import YuNet, YuNetOptions
 from pipeline.domain.detection import chosen_face
 from pipeline.domain.errors import UserError
 from pipeline.domain.intake import Decoded, DecodeLimits
@@ -22,10 +24,17 @@ MODEL = ASSETS / "insightface" / "models" / "buffalo_sc" / "det_500m.onnx"
 with_assets = pytest.mark.skipif(not MODEL.is_file(), reason=f"no {MODEL.name}: the test assets are not here")
 
 
-@pytest.fixture(scope="module")
-def detector() -> Scrfd:
-    """One session for all."""
-    return Scrfd(ScrfdOptions(path=str(MODEL)))
+YUNET = ASSETS / "models" / "face_detection_yunet_2023mar.onnx"
+
+
+def opened(name: str) -> Scrfd | YuNet:
+    return Scrfd(ScrfdOptions(path=str(MODEL))) if name == "scrfd" else YuNet(YuNetOptions(path=str(YUNET)))
+
+
+@pytest.fixture(scope="module", params=["scrfd", "yunet"])
+def detector(request: pytest.FixtureRequest) -> Scrfd | YuNet:
+    """One session of each for all."""
+    return opened(request.param)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -35,7 +44,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 @with_assets
-def test_faces_are_found_where_a_person_counted_them(detector: Scrfd) -> None:
+def test_faces_are_found_where_a_person_counted_them(detector: Scrfd | YuNet) -> None:
     """Of photographs of one upright face at least 95 % give one or more; of those of nobody at most two give any."""
     with (ASSETS / "photos" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -50,7 +59,7 @@ def test_faces_are_found_where_a_person_counted_them(detector: Scrfd) -> None:
 
 
 @with_assets
-def test_crops_of_a_benchmark_are_aligned(detector: Scrfd) -> None:
+def test_crops_of_a_benchmark_are_aligned(detector: Scrfd | YuNet) -> None:
     """On LFW every face is found, and its points lie on the template after cropping to within a few pixels."""
     template = alignment("arcface-112")
     paths = sorted((ASSETS / "lfw").rglob("*.jpg"))[::60][:25]
@@ -70,20 +79,20 @@ def test_crops_of_a_benchmark_are_aligned(detector: Scrfd) -> None:
 
 
 @with_assets
-def test_what_is_found_follows_from_the_picture_alone(detector: Scrfd) -> None:
+def test_what_is_found_follows_from_the_picture_alone(detector: Scrfd | YuNet) -> None:
     """The same picture gives the same numbers again, after others, and in a new session."""
     image = pixels(min((ASSETS / "photos" / "group").glob("*.jpg")))
     first = detector.detect(image)
     assert len(first) > 1
     assert (np.diff(first.scores_K) <= 0).all()
     detector.detect(image[::-1])
-    for again in (detector.detect(image), Scrfd(ScrfdOptions(path=str(MODEL))).detect(image)):
+    for again in (detector.detect(image), opened("scrfd" if isinstance(detector, Scrfd) else "yunet").detect(image)):
         np.testing.assert_array_equal(again.boxes_K4, first.boxes_K4)
         np.testing.assert_array_equal(again.points_K52, first.points_K52)
 
 
 @with_assets
-def test_no_face_gives_no_rows(detector: Scrfd) -> None:
+def test_no_face_gives_no_rows(detector: Scrfd | YuNet) -> None:
     """A grey picture of any shape has no face, and the arrays keep their shapes."""
     for shape in ((40, 40, 3), (16, 900, 3), (900, 16, 3)):
         found = detector.detect(np.full(shape, 128, np.uint8))
@@ -100,6 +109,10 @@ def test_another_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"junk" * 99)
     with pytest.raises(UserError, match="cannot load it"):
         Scrfd(ScrfdOptions(path=str(tmp_path / "junk.onnx")))
+    with pytest.raises(UserError, match="no such file"):
+        YuNet(YuNetOptions(path=str(tmp_path / "none.onnx")))
+    with pytest.raises(UserError, match="cannot run it as a YuNet"):
+        YuNet(YuNetOptions(path=str(tmp_path / "junk.onnx")))
     with pytest.raises(UserError, match="scores, boxes and points"):
         Scrfd(ScrfdOptions(path=str(ASSETS / "models" / "mobilefacenet_foamliu_128d.onnx")))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.adapters.onnx.fitting import fitted
 from pipeline.adapters.onnx.session import model_file, session_of
 from pipeline.domain.detection import Detections, non_maximum
 from pipeline.domain.errors import UserError
@@ -85,22 +86,6 @@ class Scrfd:
             score_K[rows].astype(np.float32),
             (np.concatenate(points) / scale)[rows].astype(np.float32),
         )
-
-
-def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:
-    """Return a picture scaled into the top left of a black square, and by how much it was scaled."""
-    import cv2
-
-    height, width = image_HWC.shape[:2]
-    # the longer side fills the square; the other one is cut to whole pixels, as InsightFace does
-    if height > width:
-        new_height, new_width = side_px, int(side_px * width / height)
-    else:
-        new_height, new_width = int(side_px * height / width), side_px
-    canvas = np.zeros((side_px, side_px, 3), np.uint8)
-    size = (max(1, new_width), max(1, new_height))
-    canvas[: size[1], : size[0]] = cv2.resize(image_HWC, size)
-    return canvas, size[1] / height
 
 
 def _centres(places: int, stride: int) -> Float32:
