@@ -166,7 +166,7 @@ GALLERY, CONTROL, CANDIDATES, PLANTED, STRANGERS = 1000, 3600, 1000, 100, 300
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("judge", "auditor", "images", "least_pictured", "least_generated"),
-    [("phantom-auditor", "phantom-judge", 4, 0.95, 0.2), ("phantom-judge", "phantom-auditor", 8, 0.25, 0.5)],
+    [("phantom-judge", "phantom-auditor", 4, 0.95, 0.2), ("phantom-auditor", "phantom-judge", 4, 0.95, 0.2)],
 )
 def test_a_hundred_phantoms_of_a_gallery_of_a_thousand(
     capsys: pytest.CaptureFixture[str],
@@ -176,10 +176,9 @@ def test_a_hundred_phantoms_of_a_gallery_of_a_thousand(
     least_pictured: float,
     least_generated: float,
 ) -> None:
-    """Of 100 people pictured at least 95 are found with at most 1 % of others flagged, by the better recogniser.
+    """Of 100 people pictured at least 95 are found with at most 1 % of others flagged, as shipped and roles swapped.
 
-    That one has an EER of 0.3 %, the shipped judge one of 2.9 %, which is not enough for 1 in 1,000. Of people
-    generated the share found by hindsight, at 1 % of clean candidates, is what the generator keeps of a person.
+    Of people generated the share found by hindsight, at 1 % of clean candidates, is what the generator keeps of them.
     """
     # rendering a gallery takes minutes: more than a test may take before it is taken for hung
     faulthandler.dump_traceback_later(3600, exit=True, file=sys.__stderr__)

@@ -3,7 +3,8 @@
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
 generator and bank share draw A: A1, rendered first so that the autoencoder can begin, A2, and A3, which has dark tones
 only, because little light comes back from them and a network needs more pictures to learn their details. The judge
-has B, the auditor C and D, the attribute model B and C; thresholds are set on H and every figure is measured on E.
+has B and J, the auditor C and D, the attribute model B and C; thresholds are set on H and every figure is measured
+on E.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROLES = ("conditioning", "judge", "auditor")
 GENERATOR_DRAWS = ("A1", "A2", "A3")
 BANK_DRAWS = ("A1", "A2")  # evenly over all tones, as new identities shall be
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": GENERATOR_DRAWS, "judge": ("B",), "auditor": ("C", "D"), "attributes": ("B", "C")}
+    {"conditioning": GENERATOR_DRAWS, "judge": ("B", "J"), "auditor": ("C", "D"), "attributes": ("B", "C")}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
@@ -114,6 +115,7 @@ def full(home: Path) -> Training:
             "E": Draw(6, 100, 6),
             "D": Draw(7, 8000, 3),
             "A3": Draw(21, 600, 5, tones_mst=(6.0, 10.0)),
+            "J": Draw(22, 8000, 3),
         },
         recognisers={
             "conditioning": (
@@ -121,10 +123,7 @@ def full(home: Path) -> Training:
                 Round(("A1", "A2"), Schedule(900, 48, 1.0, decay=0.6, warmup=30)),
                 Round(GENERATOR_DRAWS, Schedule(500, 48, 0.6, decay=0.7, warmup=20)),
             ),
-            "judge": (
-                Round(("B",), Schedule(1000, 48, 1.0, decay=0.6, warmup=50)),
-                Round(("B",), Schedule(350, 48, 0.7, decay=0.9, warmup=10)),
-            ),
+            "judge": (Round(("B", "J"), Schedule(2000, 96, 1.0, decay=0.6)),),
             "auditor": (Round(("C", "D"), Schedule(2000, 96, 1.0, decay=0.6)),),
         },
         attributes=(
@@ -145,11 +144,11 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D", "A3"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D", "A3", "J"), start=1)
         },
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
-            "judge": (Round(("B",), tiny),),
+            "judge": (Round(("B", "J"), tiny),),
             "auditor": (Round(("C", "D"), tiny),),
         },
         attributes=(Round(("B", "C"), tiny, muon=False),),

@@ -24,7 +24,7 @@ from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms"}
-_EPOCHS = {"generator": 2, "conditioning": 2, "judge": 1, "auditor": 2, "attributes": 1, "bank": 2}
+_EPOCHS = {"generator": 2, "conditioning": 2, "judge": 2, "auditor": 2, "attributes": 1, "bank": 2}
 _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
     "conditioning": "residual net on logarithms of light, CosFace 0.35",

@@ -50,7 +50,7 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
     "judge": (arcface, 0.40),
     "auditor": (cosface, 0.30),
 }
-_TRAIT_SHARE = {"conditioning": 2.0, "judge": 0.0, "auditor": 20.0}
+_TRAIT_SHARE = {"conditioning": 2.0, "judge": 20.0, "auditor": 20.0}
 """Weight of reading the identity's exact traits off the vector, so that a net is less bound to the identities it was
 trained on: the most of what the auditor learns, a small part for the conditioning recogniser, nothing for the judge."""
 _SIDED = ("hair_part", "mole_x")  # a mirrored picture has the other sign, so only the size counts
