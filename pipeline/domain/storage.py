@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.domain.manifest import FileEntry, IndexRow
-from pipeline.domain.records import Audited, Candidate, Identity, Member
+from pipeline.domain.previews import Preview
+from pipeline.domain.recipe import ExportNode
+from pipeline.domain.records import Audited, Candidate, Conditions, Float32, Identity, Measures, Member
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
 
@@ -21,6 +24,18 @@ class Stored:
     bytes: int
     modified_s: float
     """Seconds since the epoch at which it was last written, by the store's clock."""
+
+
+Range = tuple[str, int, int]
+"""Bytes of a file: its path, their offset, their number."""
+
+
+class Sink(Protocol):
+    """A file that is being written from its beginning to its end."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append all of `data`; the caller may change its buffer afterwards."""
+        ...
 
 
 class Store(Protocol):
@@ -48,12 +63,35 @@ class Store(Protocol):
         """Create or replace `path` with the bytes of a local file, in bounded memory."""
         ...
 
+    def writing(self, path: str, *, about_bytes: int = 0) -> AbstractContextManager[Sink]:
+        """Create or replace `path` by what is written within the block, in bounded memory, without a local copy.
+
+        It stands when the block is left without an error; otherwise what stood there before still does.
+        `about_bytes` is roughly how much will come; where it is far too low, a store may refuse very large files.
+        """
+        ...
+
     def get(self, path: str) -> bytes:
         """Return the bytes; raises FileNotFoundError where absent."""
         ...
 
     def get_range(self, path: str, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`; FileNotFoundError where absent, StoreError where there are fewer."""
+        ...
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return what `get_range` does for each range, in the order asked: together, as this store does it fastest.
+
+        All of it is held at once: how much that is lies with the caller.
+        """
+        ...
+
+    def blocks(self, path: str) -> Iterator[memoryview]:
+        """Yield the bytes from the first to the last, in bounded memory; a block is valid until the next is asked for.
+
+        Raises:
+            FileNotFoundError: absent.
+        """
         ...
 
     def size(self, path: str) -> int | None:
@@ -108,12 +146,24 @@ class SegmentWriter(Protocol):
         """Return what `write_audit` wrote about a make unit."""
         ...
 
+    def read_places(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
+        """Return key -> (offset, length) of a make unit's images as its audit found them."""
+        ...
+
     def write_side_car(self, store: Store, path: str, car: SideCar) -> FileEntry:
         """Write what was added about a unit's images, its segment unchanged."""
         ...
 
     def read_side_car(self, store: Store, path: str, unit: str) -> SideCar:
         """Return what `write_side_car` wrote about a unit."""
+        ...
+
+    def write_previews(self, store: Store, unit: str, rows: Sequence[Preview]) -> FileEntry:
+        """Write `previews/<unit>.parquet`: refused images that a make unit keeps for people to look at."""
+        ...
+
+    def read_previews(self, store: Store, unit: str) -> list[Preview]:
+        """Return what `write_previews` wrote about a make unit; raises FileNotFoundError where it keeps none."""
         ...
 
     def read_rows(self, store: Store, unit: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -145,15 +195,48 @@ class SegmentWriter(Protocol):
         ...
 
 
+class ImageFacts(Protocol):
+    """What a dataset knows of its images beside its index."""
+
+    def numbers(self, segment: str) -> Mapping[str, tuple[Conditions, Measures]]:
+        """Return key -> conditions and measures of every image of a segment; what was added later is among them."""
+        ...
+
+    def embeddings(self, segment: str, recogniser: str) -> Mapping[str, Float32]:
+        """Return key -> embedding (E,) of every image of a segment: the judge's, or of a recogniser that was added.
+
+        Raises:
+            StoreError: no recogniser of that name was added to the dataset.
+        """
+        ...
+
+
 class Exporter(Protocol):
     """Writes a published version in a form that trainers read."""
 
     kind: str
-    twins: bool
-    """Whether it is to be handed the hard-condition twins of the images too."""
+
+    @property
+    def options(self) -> ExportNode:
+        """Return its options; those that all exports share say which images it is to be handed."""
+        ...
 
     def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+        self,
+        source: Store,
+        index: Sequence[IndexRow],
+        target: Store,
+        about: Mapping[str, Any],
+        facts: ImageFacts | None = None,
     ) -> dict[str, Any]:
-        """Write the export with its own digest list; return its summary."""
+        """Write the export with its own digest list; return its summary.
+
+        Args:
+            source: the dataset.
+            index: the images to export, chosen already; labels are dense.
+            target: holds this export and nothing else.
+            about: name, version, digest (of the dataset) and seed (of the run); if wanted `balance` (what cells are
+                made of), `chosen` (options by which the images were chosen) and `labels` (each label's in the version).
+            facts: what else is known of the images; some kinds cannot do without.
+        """
         ...

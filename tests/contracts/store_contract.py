@@ -143,6 +143,79 @@ class StoreContract:
         with pytest.raises(ValueError, match="at least 0"):
             store.get_range("p", -1, 1)
 
+    def test_get_ranges(self, store: Store) -> None:
+        """Ranges of several files come in the order asked, whether they lie near, far, over each other or twice."""
+        files = {"p": os.urandom(300_000), "d/q": b"0123456789"}
+        for path, data in files.items():
+            self.plant(store, path, data)
+        wanted = [("p", 250_000, 50_000), ("d/q", 3, 4), ("p", 0, 10), ("p", 5, 20), ("p", 0, 300_000), ("d/q", 3, 4),
+                  ("d/q", 10, 0), ("p", 299_999, 1), ("p", 100_000, 1), ("d/q", 0, 10)]  # fmt: skip
+        found = store.get_ranges(wanted)
+        assert list(found) == [files[path][offset : offset + length] for path, offset, length in wanted]
+        assert all(isinstance(data, bytes) for data in found)
+        assert list(store.get_ranges([])) == []
+
+    @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (9 << 20) + 7])
+    def test_blocks(self, store: Store, size: int) -> None:
+        """Blocks, one after another, are the file; an absent one is absent at the first block."""
+        data = os.urandom(size)
+        self.plant(store, "d/p", data)
+        assert b"".join(bytes(block) for block in store.blocks("d/p")) == data
+        for path in ("none", "d", "d/p/none"):
+            with pytest.raises(FileNotFoundError):
+                next(iter(store.blocks(path)))
+
+    @pytest.mark.parametrize("near", [[], [("p", 0, 5)], [("p", 9, 1), ("p", 0, 9)]])
+    def test_one_bad_range_of_many(self, store: Store, near: list[tuple[str, int, int]]) -> None:
+        """A range that is not there in full, or whose file is absent, is an error that names it, whatever lies near."""
+        self.plant(store, "p", b"0123456789")
+        for offset, length in ((8, 3), (10, 1), (50, 1), (0, 11)):
+            with pytest.raises(StoreError, match=rf"p: {length} bytes asked for at offset {offset}, \d+ are there"):
+                store.get_ranges([*near, ("p", offset, length)])
+        for path in ("none", "none/none"):
+            with pytest.raises(FileNotFoundError):
+                store.get_ranges([*near, (path, 0, 1)])
+            with pytest.raises(FileNotFoundError):
+                store.get_ranges([*near, (path, 0, 0)])
+        with pytest.raises(ValueError, match="at least 0"):
+            store.get_ranges([*near, ("p", -1, 1)])
+
+    @pytest.mark.parametrize("sizes", [[], [0, 1, 0], [3, 100_000, 5], [1 << 20] * 5])
+    def test_writing_leaves_exactly_the_bytes(self, store: Store, sizes: list[int]) -> None:
+        """Pieces of any size become one file when the block is left, in the place of what stood there before."""
+        pieces = [os.urandom(size) for size in sizes]
+        for path in ("new/x", "old"):
+            self.plant(store, "old", b"what stood before")
+            with store.writing(path, about_bytes=10) as sink:
+                for piece in pieces:
+                    buffer = bytearray(piece)
+                    sink.write(cast(bytes, buffer))
+                    buffer[:] = bytes(len(buffer))
+            assert self.peek(store, path) == b"".join(pieces)
+        assert store.list("") == ["new/x", "old"]
+        assert list(store.leftovers(time.time() + 60)) == []
+
+    @pytest.mark.parametrize("size", [0, 10, 3 << 20])
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, FileNotFoundError, StoreError])
+    def test_writing_that_fails_leaves_what_stood(self, store: Store, size: int, error: type[BaseException]) -> None:
+        """An error inside the block goes up as it came, whatever its kind; nothing new stands, nothing is left over."""
+        self.plant(store, "old", b"what stood before")
+        for path in ("new/x", "old"):
+            with pytest.raises(error, match="of the caller"), store.writing(path) as sink:  # noqa: PT012
+                sink.write(bytes(size))
+                raise error("of the caller")
+        assert store.list("") == ["old"]
+        assert self.peek(store, "old") == b"what stood before"
+        assert list(store.leftovers(time.time() + 60)) == []
+
+    def test_several_are_written_at_a_time(self, store: Store) -> None:
+        """Files that grow side by side do not disturb each other."""
+        with store.writing("a") as one, store.writing("b") as other:
+            for n in range(5):
+                one.write(b"%d" % n)
+                other.write(b"%d" % (9 - n))
+        assert (self.peek(store, "a"), self.peek(store, "b")) == (b"01234", b"98765")
+
     def test_list_is_sorted_and_by_prefix(self, store: Store) -> None:
         """A prefix is the start of a path's text, not a directory; order is that of the text."""
         paths = [
@@ -178,7 +251,10 @@ class StoreContract:
             lambda path: store.put_if_absent(path, b"x"),
             lambda path: store.put_file(path, source),
             store.get,
+            lambda path: store.writing(path).__enter__(),
             lambda path: store.get_range(path, 0, 1),
+            lambda path: store.get_ranges([(path, 0, 1)]),
+            lambda path: list(store.blocks(path)),
             lambda path: store.get_many([path]),
             store.size,
             store.delete,
@@ -387,6 +463,21 @@ class AgainstMemory(RuleBasedStateMachine):
     def read_many(self, paths: list[str]) -> None:
         """Read several at once from both."""
         assert self.store.get_many(paths) == self.model.get_many(paths)
+
+    @rule(ranges=st.lists(st.tuples(PATHS, st.integers(0, 7), st.integers(0, 7)), max_size=5))
+    def read_ranges(self, ranges: list[tuple[str, int, int]]) -> None:
+        """Read several ranges at once from both, with one answer or an error."""
+        asked = [outcome(lambda s: list(s.get_ranges(ranges)), store) for store in (self.store, self.model)]
+        # where two are wrong, which of them is named first is not promised
+        assert asked[0] == asked[1] or all(isinstance(answer, type) for answer in asked)
+
+    @rule(path=PATHS, pieces=st.lists(DATA, max_size=3))
+    def write_piecewise(self, path: str, pieces: list[bytes]) -> None:
+        """Replace in both, piece by piece."""
+        for store in (self.store, self.model):
+            with store.writing(path) as sink:
+                for piece in pieces:
+                    sink.write(piece)
 
     @rule(prefix=st.sampled_from(["", "d", "d/", "d/e", "dd", "x/"]))
     def listing(self, prefix: str) -> None:

@@ -431,53 +431,111 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_large_files_go_up_in_parts(store: S3Store, proxy: Proxy, large: Path) -> None:
+Send = Callable[[S3Store, Path], None]
+
+
+@pytest.fixture(params=["a file", "pieces"])
+def send(request: pytest.FixtureRequest) -> Send:
+    """Return what stores a large file: as a whole, or piece by piece as it would grow."""
+
+    def in_pieces(store: S3Store, large: Path) -> None:
+        with store.writing("segments/x.tar", about_bytes=large.stat().st_size) as sink, large.open("rb") as file:
+            while piece := file.read(1 << 20):
+                sink.write(piece)
+
+    return in_pieces if request.param == "pieces" else lambda store, large: store.put_file("segments/x.tar", large)
+
+
+def test_large_files_go_up_in_parts(store: S3Store, proxy: Proxy, large: Path, send: Send) -> None:
     """A file beyond the size of one request arrives whole, with lost and throttled parts sent again."""
     for fault in (lost_reply, refusal(503, "SlowDown"), lost_request):
         proxy.plan(fault, "PUT", "partNumber")
-    store.put_file("segments/x.tar", large)
+    send(store, large)
     assert standing(store, "segments/x.tar") == large.read_bytes()
     assert proxy.asked("PUT", "partNumber") == 6
     assert store.leftovers(time.time() + 60) == []
 
 
 @pytest.mark.parametrize("fault", [lost_reply, refusal(500, "InternalError"), refusal(200, "InternalError")])
-def test_the_last_reply_of_an_upload_is_lost(store: S3Store, proxy: Proxy, large: Path, fault: Fault) -> None:
+def test_the_last_reply_of_an_upload_is_lost(
+    store: S3Store, proxy: Proxy, large: Path, send: Send, fault: Fault
+) -> None:
     """An upload whose completion was done, failed or failed in a 200 is completed once."""
     proxy.plan(fault, "POST", "uploadId=")
-    store.put_file("segments/x.tar", large)
+    send(store, large)
     assert standing(store, "segments/x.tar") == large.read_bytes()
     assert store.leftovers(time.time() + 60) == []
 
 
-def test_a_completion_that_is_not_remembered(store: S3Store, proxy: Proxy, large: Path) -> None:
+def test_a_completion_that_is_not_remembered(store: S3Store, proxy: Proxy, large: Path, send: Send) -> None:
     """A store that forgets an upload once it is completed is asked for the object instead."""
     proxy.plan(lost_reply, "POST", "uploadId=")
     proxy.plan(refusal(404, "NoSuchUpload"), "POST", "uploadId=", ALWAYS)
-    store.put_file("segments/x.tar", large)
+    send(store, large)
     assert standing(store, "segments/x.tar") == large.read_bytes()
 
 
-def test_an_upload_that_was_swept_away(store: S3Store, proxy: Proxy, large: Path) -> None:
+def test_an_upload_that_was_swept_away(store: S3Store, proxy: Proxy, large: Path, send: Send) -> None:
     """An upload that somebody removed while it went on is an error that says so; what stood there stands."""
     store.put("segments/x.tar", b"old")
     for method in ("POST", "PUT"):
         proxy.forget()
         proxy.plan(refusal(404, "NoSuchUpload"), method, "uploadId=", ALWAYS)
         with pytest.raises(StoreError, match="the upload was removed while it went on"):
-            store.put_file("segments/x.tar", large)
+            send(store, large)
     assert standing(store, "segments/x.tar") == b"old"
 
 
 @pytest.mark.parametrize("where", [("PUT", "partNumber=2"), ("POST", "uploadId=")], ids=["part", "completion"])
-def test_failed_uploads_are_aborted(store: S3Store, proxy: Proxy, large: Path, where: tuple[str, str]) -> None:
+def test_failed_uploads_are_aborted(
+    store: S3Store, proxy: Proxy, large: Path, send: Send, where: tuple[str, str]
+) -> None:
     """What fails half-way shows nothing and leaves no parts that cost money."""
     proxy.plan(refusal(507, "InsufficientStorage"), *where, ALWAYS)
     with pytest.raises(StoreError, match="make room there"):
-        store.put_file("segments/x.tar", large)
+        send(store, large)
     assert proxy.asked("DELETE", "uploadId=") == 1
     assert store.leftovers(time.time() + 60) == []
     assert store.list("") == []
+
+
+def test_an_error_while_a_file_grows_aborts_its_upload(store: S3Store, proxy: Proxy, large: Path) -> None:
+    """Parts that went up already go, and what stood there stands."""
+    store.put("segments/x.tar", b"old")
+    with pytest.raises(KeyError), store.writing("segments/x.tar") as sink:  # noqa: PT012
+        sink.write(large.read_bytes())
+        raise KeyError
+    assert proxy.asked("POST", "uploads") == 1
+    assert proxy.asked("DELETE", "uploadId=") == 1
+    assert store.leftovers(time.time() + 60) == []
+    assert standing(store, "segments/x.tar") == b"old"
+
+
+def test_more_parts_than_a_store_takes_is_an_error(
+    store: S3Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file far larger than announced ends with what to do; announced, its parts are larger."""
+    monkeypatch.setattr(s3, "MOST_PARTS", 2)
+    with pytest.raises(StoreError, match="ask for smaller shards"), store.writing("segments/x.tar") as sink:
+        sink.write(large.read_bytes())
+    assert store.leftovers(time.time() + 60) == []
+    with store.writing("segments/x.tar", about_bytes=11 << 20) as sink:
+        sink.write(large.read_bytes())
+    assert standing(store, "segments/x.tar") == large.read_bytes()
+
+
+def test_ranges_are_fetched_in_few_requests(store: S3Store, proxy: Proxy) -> None:
+    """Near ranges come with one request, far ones with one each; what failed on the way is asked again alone."""
+    data = os.urandom(1_000_000)
+    plant(store, "segments/x.tar", data)
+    near, far = [("segments/x.tar", n * 1000, 900) for n in range(20)], [("segments/x.tar", 900_000, 10)]
+    for fault, requests in ((None, 2), (refusal(503, "SlowDown"), None)):
+        proxy.forget()
+        if fault is not None:
+            proxy.plan(fault, "GET", "segments/x.tar", 2)
+        found = store.get_ranges([*far, *near])
+        assert list(found) == [data[o : o + n] for _, o, n in (*far, *near)]
+        assert requests is None or proxy.asked("GET", "segments/x.tar") == requests
 
 
 def test_uploads_of_killed_writers_are_leftovers(store: S3Store, bucket: str) -> None:

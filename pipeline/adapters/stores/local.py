@@ -15,15 +15,22 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.adapters.stores.paths import TEMPORARY, checked_path, checked_prefix, checked_range, exactly, is_path
+from pipeline.adapters.stores.ranges import by_path, joined
 from pipeline.domain.errors import FacemintError, OutputError, RetryableStoreError, StoreError
 from pipeline.domain.ports import Stored
+from pipeline.domain.storage import Range, Sink
 
 COPY_BLOCK_bytes = 1 << 20
+NEAR_bytes = 1 << 14
+"""Gaps up to this long are read along with what lies around them: they cost no more than another call."""
+RANGE_bytes = 1 << 22
+"""No read is made longer than this by joining."""
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAY_PASS = (
@@ -85,6 +92,27 @@ class LocalStore:
         with Path(source).open("rb") as content:
             self._write(path, content, os.replace)
 
+    @contextmanager
+    def writing(self, path: str, *, about_bytes: int = 0) -> Iterator[Sink]:
+        """Create or replace `path` by what is written within the block; a temporary file beside it grows meanwhile."""
+        self._require_place()
+        target = self._at(path)
+        trial = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        with self._failing("write", path):
+            _make_directory(target.parent)
+            file = trial.open("xb", buffering=0)
+        try:
+            with file:
+                yield _Growing(file, partial(self._failing, "write", path))
+                with self._failing("write", path):
+                    os.fsync(file.fileno())
+            with self._failing("write", path):
+                trial.replace(target)
+                _flush_directory(target.parent)
+        finally:
+            with suppress(OSError):
+                trial.unlink(missing_ok=True)
+
     def get(self, path: str) -> bytes:
         """Return the bytes; raises FileNotFoundError where absent."""
         with self._reading(path) as file:
@@ -96,6 +124,29 @@ class LocalStore:
         with self._reading(path) as file:
             file.seek(offset)
             return exactly(file.read(length), path, offset, length)
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return what `get_range` does for each range, in the order asked; each file is read from front to back."""
+        found = [b""] * len(ranges)
+        for path, places in by_path(ranges):
+            with self._reading(path) as file:
+                handle = file.fileno()
+                for start, end, together in joined(ranges, places, near_bytes=NEAR_bytes, most_bytes=RANGE_bytes):
+                    data = _bytes_at(handle, start, end - start)
+                    if len(together) == 1:
+                        found[together[0]] = exactly(data, path, start, end - start)
+                        continue
+                    for place in together:
+                        first, length = ranges[place][1] - start, ranges[place][2]
+                        found[place] = exactly(data[first : first + length], path, start + first, length)
+        return found
+
+    def blocks(self, path: str) -> Iterator[memoryview]:
+        """Yield the bytes from the first to the last, all through one buffer."""
+        buffer = memoryview(bytearray(COPY_BLOCK_bytes))
+        with self._reading(path) as file:
+            while got := os.readv(file.fileno(), [buffer]):
+                yield buffer[:got]
 
     def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """Return path -> bytes; absent ones are left out."""
@@ -207,6 +258,14 @@ class LocalStore:
             raise
 
     @contextmanager
+    def _failing(self, doing: str, path: str) -> Iterator[None]:
+        """Turn an error of the disk into ours."""
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error, doing, path) from error
+
+    @contextmanager
     def _reading(self, path: str) -> Iterator[BinaryIO]:
         target = self._at(path)
         try:
@@ -272,6 +331,29 @@ class LocalStore:
         if error.errno in _MAY_PASS:
             return RetryableStoreError(f"{what}; the same call may succeed later")
         return StoreError(f"{what}; check the disk or the mount and run again: finished units are kept")
+
+
+class _Growing:
+    """A temporary file that becomes one of the store's."""
+
+    def __init__(self, file: io.FileIO, failing: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self._failing = file, failing
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`."""
+        rest = memoryview(data)
+        with self._failing():
+            while rest:
+                # an unbuffered file may take less than it is given
+                rest = rest[self._file.write(rest) :]
+
+
+def _bytes_at(handle: int, offset: int, length: int) -> bytes:
+    """Return bytes of an open file; fewer where it ends."""
+    data = os.pread(handle, length, offset)
+    while 0 < len(data) < length and (more := os.pread(handle, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _why(error: OSError) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.adapters.stores.paths import checked_path, checked_prefix, checked_range, exactly
 from pipeline.domain.ports import Stored
+from pipeline.domain.storage import Range, Sink
 
 
 class MemoryStore:
@@ -42,6 +45,14 @@ class MemoryStore:
         """Create or replace `path` with the bytes of a local file."""
         self.put(path, Path(source).read_bytes())
 
+    @contextmanager
+    def writing(self, path: str, *, about_bytes: int = 0) -> Iterator[Sink]:
+        """Create or replace `path` by what is written within the block."""
+        checked_path(path)
+        grown = io.BytesIO()
+        yield grown
+        self.put(path, grown.getvalue())
+
     def get(self, path: str) -> bytes:
         """Return the bytes; raises FileNotFoundError where absent."""
         with self._lock:
@@ -53,6 +64,14 @@ class MemoryStore:
         """Return exactly `length` bytes from `offset`; raises StoreError where there are fewer."""
         checked_range(offset, length)
         return exactly(self.get(path)[offset : offset + length], path, offset, length)
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return what `get_range` does for each range, in the order asked."""
+        return [self.get_range(*wanted) for wanted in ranges]
+
+    def blocks(self, path: str) -> Iterator[memoryview]:
+        """Yield the bytes in one block."""
+        yield memoryview(self.get(path))
 
     def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """Return path -> bytes; absent ones are left out."""

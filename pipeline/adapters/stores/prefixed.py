@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.adapters.stores.paths import checked_path, checked_prefix
 from pipeline.domain.ports import Store, Stored
+from pipeline.domain.storage import Range, Sink
 
 
 class PrefixedStore:
@@ -35,6 +37,10 @@ class PrefixedStore:
         """Create or replace `path` with the bytes of a local file."""
         self._store.put_file(self._at(path), source)
 
+    def writing(self, path: str, *, about_bytes: int = 0) -> AbstractContextManager[Sink]:
+        """Create or replace `path` by what is written within the block."""
+        return self._store.writing(self._at(path), about_bytes=about_bytes)
+
     def get(self, path: str) -> bytes:
         """Return the bytes; raises FileNotFoundError where absent."""
         return self._store.get(self._at(path))
@@ -42,6 +48,14 @@ class PrefixedStore:
     def get_range(self, path: str, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
         return self._store.get_range(self._at(path), offset, length)
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return what `get_range` does for each range, in the order asked."""
+        return self._store.get_ranges([(self._at(path), offset, length) for path, offset, length in ranges])
+
+    def blocks(self, path: str) -> Iterator[memoryview]:
+        """Yield the bytes from the first to the last."""
+        return self._store.blocks(self._at(path))
 
     def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """Return path -> bytes; absent ones are left out."""

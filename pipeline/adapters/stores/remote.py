@@ -17,21 +17,26 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from pipeline.adapters.stores.paths import TEMPORARY, checked_path, checked_prefix, checked_range, exactly, is_path
-from pipeline.adapters.stores.trouble import Kind, Patience, diagnose
+from pipeline.adapters.stores.ranges import fetched
+from pipeline.adapters.stores.sinks import spooled
+from pipeline.adapters.stores.trouble import Kind, Patience, diagnose, missing_package
 from pipeline.domain.errors import FacemintError, UserError
 from pipeline.domain.ports import Stored
+from pipeline.domain.storage import Range, Sink
 
 T = TypeVar("T")
 LARGEST_CREATED_bytes = 64 << 20
 """What is created if absent is a receipt, a lease, a manifest; larger things are put."""
 CREATES_AT_ONCE = ("abfs", "abfss", "az", "gcs", "gs", "s3", "s3a")
 """Where fsspec's `mode="create"` is one conditional request; elsewhere it is looking first and writing then."""
+BLOCK_bytes = 8 << 20
 _BATCH = 512
 _LOOKS = 3
 _BUGS = (AssertionError, AttributeError, LookupError, MemoryError, NameError, TypeError)
@@ -116,6 +121,10 @@ class FsspecStore:
             # opened first: an absent or unreadable source is the caller's error and not the store's
             self._upload(path, place, Path(source))
 
+    def writing(self, path: str, *, about_bytes: int = 0) -> AbstractContextManager[Sink]:
+        """Create or replace `path` by what is written within the block; it is gathered in a temporary file."""
+        return spooled(checked_path(path), lambda local: self.put_file(path, local))
+
     def get(self, path: str) -> bytes:
         """Return the bytes; raises FileNotFoundError where absent."""
         place = self._at(path)
@@ -126,22 +135,29 @@ class FsspecStore:
 
     def get_range(self, path: str, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`; raises StoreError where there are fewer."""
-        place = self._at(path)
+        checked_path(path)
         checked_range(offset, length)
         if not length:
             if self.size(path) is None:
                 raise self._absent(path)
             return b""
-        found = self._ask(
-            "read",
-            path,
-            lambda fs: fs.cat_file(place, start=offset, end=offset + length),
-            Kind.ABSENT,
-            Kind.BEYOND_THE_END,
-        )
-        if found is Kind.ABSENT:
-            raise self._absent(path)
-        return exactly(b"" if isinstance(found, Kind) else bytes(found), path, offset, length)
+        return exactly(self._read(path, offset, offset + length), path, offset, length)
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return what `get_range` does for each range, in the order asked; near ones in one request, many at once."""
+
+        def cat(wanted: Sequence[Range]) -> Sequence[Any]:
+            places = [self._at(path) for path, _, _ in wanted]
+            return self._cat(places, [o for _, o, _ in wanted], [o + n for _, o, n in wanted])
+
+        return fetched(ranges, cat, self.get_range)
+
+    def blocks(self, path: str) -> Iterator[memoryview]:
+        """Yield the bytes from the first to the last, in ranges; a small file is one request."""
+        start = 0
+        while start % BLOCK_bytes == 0 and (block := self._read(path, start, start + BLOCK_bytes)):
+            yield memoryview(block)
+            start += len(block)
 
     def get_many(self, paths: Sequence[str]) -> Mapping[str, bytes]:
         """Return path -> bytes, many requests at once; absent ones are left out."""
@@ -151,7 +167,7 @@ class FsspecStore:
         for first in range(0, len(names), _BATCH):
             batch = names[first : first + _BATCH]
             wanted = [places[p] for p in batch]
-            for path, found in zip(batch, self._cat(wanted), strict=True):
+            for path, found in zip(batch, self._cat(wanted, None, None), strict=True):
                 if isinstance(found, bytes):
                     out[path] = found
                 elif diagnose(found).kind is not Kind.ABSENT:
@@ -263,16 +279,24 @@ class FsspecStore:
     def _absent(self, path: str) -> FileNotFoundError:
         return FileNotFoundError(2, f"no such file in {self.uri}", path)
 
+    def _read(self, path: str, start: int, end: int) -> bytes:
+        """Return what there is of a range."""
+        place, ends = self._at(path), (Kind.ABSENT, Kind.BEYOND_THE_END)
+        found = self._ask("read", path, lambda fs: fs.cat_file(place, start=start, end=end), *ends)
+        if found is Kind.ABSENT:
+            raise self._absent(path)
+        return b"" if isinstance(found, Kind) else bytes(found)
+
     def _get_if_there(self, path: str) -> dict[str, bytes]:
         try:
             return {path: self.get(path)}
         except FileNotFoundError:
             return {}
 
-    def _cat(self, places: Sequence[str]) -> Sequence[Any]:
-        """Return the bytes of each place, or the exception that stands in their way."""
+    def _cat(self, places: Sequence[str], *bounds: Sequence[int] | None) -> Sequence[Any]:
+        """Return the bytes of each place, from starts to ends if given, or the exception that stands in their way."""
         try:
-            answers = self._connected().filesystem.cat_ranges([*places], None, None, on_error="return")
+            answers = self._connected().filesystem.cat_ranges([*places], *bounds, on_error="return")
         except (FacemintError, *_BUGS):
             raise
         except Exception as error:  # noqa: BLE001  # every library has its own; each place is asked again alone
@@ -320,7 +344,7 @@ class FsspecStore:
         try:
             get_filesystem_class(self._scheme)
         except ImportError:
-            raise UserError(self._missing_package()) from None
+            raise UserError(missing_package(self._scheme)) from None
         except ValueError:
             raise UserError(
                 f"storage scheme {self._scheme!r}: unknown; a place is a path, file:///path, s3://bucket/prefix, or an "
@@ -333,14 +357,6 @@ class FsspecStore:
         except Exception as error:  # noqa: BLE001  # every library has its own
             # nothing was asked of the store yet: what is wrong is what the environment says, or leaves out
             raise replace(diagnose(error), kind=Kind.DENIED).error(f"{self.uri}: cannot be opened") from None
-
-    def _missing_package(self) -> str:
-        from fsspec.registry import known_implementations
-
-        if self._scheme in ("s3", "s3a"):
-            return "s3 addresses need the package s3fs, which is not installed; pip install 'facemint[s3]'"
-        about = known_implementations.get(self._scheme, {}).get("err", "")
-        return f"{self._scheme} addresses need a package that is not installed; fsspec says: {about}"
 
     def _probe(self) -> None:
         """Find out whether a second creation is refused, and say it once per process where it is not."""

@@ -13,15 +13,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.stores.remote import FsspecStore
+from pipeline.adapters.stores.sinks import Parts
 from pipeline.adapters.stores.trouble import Kind
 from pipeline.domain.errors import FacemintError, StoreError
 from pipeline.domain.ports import Stored
+from pipeline.domain.storage import Sink
 
 CALL = "facemint-call"
 """The metadata key under which an object carries the word of the call that wrote it."""
@@ -50,6 +52,15 @@ class S3Store(FsspecStore):
         for path, upload in uploads:
             self._abort(path, upload)
         return super().remove_leftovers(before_s) + len(uploads)
+
+    def deleted_versions(self) -> Sequence[str]:
+        """Return `path (version ...)` of every kept version of an object that was deleted; none without versioning."""
+        marks = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
+        deleted, kept = set[str](), list[tuple[str, str]]()
+        for page in self._pages("list_object_versions", "", marks):
+            deleted |= {about["Key"] for about in page.get("DeleteMarkers", []) if about["IsLatest"]}
+            kept += [(about["Key"], str(about["VersionId"])) for about in page.get("Versions", [])]
+        return sorted(f"{self._path_of(key)} (version {version})" for key, version in kept if key in deleted)
 
     def _settings(self) -> dict[str, Any]:
         config = {
@@ -102,10 +113,7 @@ class S3Store(FsspecStore):
             self._ask("write", path, lambda fs: self._pipe(fs, place, content))
             return
         call = uuid.uuid4().hex
-        begun = self._ask(
-            "write", path, lambda fs: fs.call_s3("create_multipart_upload", **_named(place), Metadata={CALL: call})
-        )
-        upload = str(begun["UploadId"])
+        upload = self._begin(path, call)
         try:
             parts = self._send_parts(path, source, size_bytes, upload)
             self._complete(path, upload, parts, call)
@@ -115,23 +123,39 @@ class S3Store(FsspecStore):
                 self._abort(path, upload)
             raise
 
+    @contextmanager
+    def writing(self, path: str, *, about_bytes: int = 0) -> Iterator[Sink]:
+        """Create or replace `path` by what is written within the block: its parts go up while it grows."""
+        growing = _Growing(self, path, max(PART_bytes, -(-2 * about_bytes // MOST_PARTS)))
+        try:
+            self._at(path)
+            yield growing
+            growing.finish()
+        finally:
+            growing.close()
+
+    def _begin(self, path: str, call: str) -> str:
+        place = self._at(path)
+        begun = self._ask(
+            "write", path, lambda fs: fs.call_s3("create_multipart_upload", **_named(place), Metadata={CALL: call})
+        )
+        return str(begun["UploadId"])
+
+    def _send_part(self, path: str, upload: str, number: int, content: bytes) -> Mapping[str, Any]:
+        address = {**_named(self._at(path)), "UploadId": upload, "PartNumber": number}
+        sent = self._ask("write", path, lambda fs: fs.call_s3("upload_part", **address, Body=content), Kind.ABSENT)
+        if isinstance(sent, Kind):
+            raise self._swept_away(path)
+        return {"PartNumber": number, "ETag": sent["ETag"]}
+
     def _send_parts(self, path: str, source: Path, size_bytes: int, upload: str) -> Sequence[Mapping[str, Any]]:
         part_bytes = max(PART_bytes, -(-size_bytes // MOST_PARTS))
-        address = _named(self._at(path))
 
         def send(number: int) -> Mapping[str, Any]:
             with source.open("rb") as file:
                 file.seek((number - 1) * part_bytes)
                 content = file.read(part_bytes)
-            sent = self._ask(
-                "write",
-                path,
-                lambda fs: fs.call_s3("upload_part", **address, UploadId=upload, PartNumber=number, Body=content),
-                Kind.ABSENT,
-            )
-            if isinstance(sent, Kind):
-                raise self._swept_away(path)
-            return {"PartNumber": number, "ETag": sent["ETag"]}
+            return self._send_part(path, upload, number, content)
 
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
@@ -191,6 +215,51 @@ class S3Store(FsspecStore):
 
     def _path_of(self, key: str) -> str:
         return key.removeprefix(_named(self._below(""))["Key"])
+
+
+class _Growing:
+    """An object that grows: what stays small is one request, the rest goes up in parts."""
+
+    def __init__(self, store: S3Store, path: str, part_bytes: int) -> None:
+        self._store, self._path, self._part_bytes = store, path, part_bytes
+        self._call, self._small = uuid.uuid4().hex, bytearray()
+        self._upload = ""
+        self._parts: Parts | None = None
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`."""
+        if self._parts is None:
+            self._small += data
+            if len(self._small) <= SMALL_bytes:
+                return
+            self._upload = self._store._begin(self._path, self._call)
+            self._parts = Parts(self._part_bytes, self._send, AT_ONCE)
+            data, self._small = bytes(self._small), bytearray()
+        self._parts.write(data)
+
+    def finish(self) -> None:
+        """Let the object stand."""
+        if self._parts is None:
+            self._store.put(self._path, bytes(self._small))
+        else:
+            self._store._complete(self._path, self._upload, self._parts.finish(), self._call)
+            self._upload = ""
+
+    def close(self) -> None:
+        """Remove what went up in vain: it must not go on costing; what this cannot remove, `leftovers` shows."""
+        if self._parts is not None:
+            self._parts.close()
+        if self._upload:
+            with suppress(FacemintError):
+                self._store._abort(self._path, self._upload)
+
+    def _send(self, number: int, content: bytes) -> Mapping[str, Any]:
+        if number > MOST_PARTS:
+            raise StoreError(
+                f"{self._store.uri}: cannot write {self._path} (more than {MOST_PARTS:,} parts of "
+                f"{self._part_bytes:,} bytes); ask for smaller shards"
+            )
+        return self._store._send_part(self._path, self._upload, number, content)
 
 
 def _call(method: str, about: Mapping[str, Any], filesystem: Any) -> Any:

@@ -191,3 +191,13 @@ def _reason(error: BaseException, code: str, status: int) -> str:
         return f"{plain}, HTTP {status}" if plain else f"HTTP {status}"
     number = errno.errorcode.get(getattr(error, "errno", None) or 0)
     return f"{type(error).__name__}, {number}" if number else type(error).__name__
+
+
+def missing_package(scheme: str) -> str:
+    """Return what to say where the library of a scheme of addresses is not installed."""
+    from fsspec.registry import known_implementations
+
+    if scheme in ("s3", "s3a"):
+        return "s3 addresses need the package s3fs, which is not installed; pip install 'facemint[s3]'"
+    about = known_implementations.get(scheme, {}).get("err", "")
+    return f"{scheme} addresses need a package that is not installed; fsspec says: {about}"
