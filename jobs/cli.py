@@ -24,8 +24,17 @@ from jobs.arguments import (
 )
 from jobs.verbs.bank import bank
 from jobs.verbs.calibrate import calibrate
+from jobs.verbs.diff import diff
+from jobs.verbs.erase import erase
+from jobs.verbs.evaluate import evaluate
+from jobs.verbs.export import export
 from jobs.verbs.measure import measure
+from jobs.verbs.merge import merge
+from jobs.verbs.prove import prove
 from jobs.verbs.refilter import refilter
+from jobs.verbs.report import report
+from jobs.verbs.sign import sign
+from jobs.verbs.split import split
 from pipeline.domain.errors import FacemintError, LeaseHeldError, UserError
 
 app = typer.Typer(
@@ -153,7 +162,10 @@ def status(uri: UriArgument, json_: JsonOption = False) -> None:
 def verify(
     uri: UriArgument,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read everything: hash files, count rows, decode images.")
+        bool, typer.Option("--deep", help="Read everything: hash every file, decode images that no audit vouches for.")
+    ] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Like --deep, and decode every image, whatever an audit found.")
     ] = False,
     gc: Annotated[
         bool, typer.Option("--gc", help="List files that nothing names, and what killed writers left.")
@@ -173,8 +185,8 @@ def verify(
 
     if yes and not gc:
         raise UserError("--yes: removes what --gc lists; give both")
-    with show.observer(quiet=json_ or not deep, title=f"verify {uri}") as view:
-        facts = wiring.verify_dataset(uri, view, deep=deep, gc=gc, remove=yes, grace_h=grace)
+    with show.observer(quiet=json_ or not (deep or decode), title=f"verify {uri}") as view:
+        facts = wiring.verify_dataset(uri, view, deep=deep or decode, decode=decode, gc=gc, remove=yes, grace_h=grace)
     print_json(facts) if json_ else show.print_verify(facts)
     if facts["problems"]:
         raise typer.Exit(7)
@@ -191,28 +203,18 @@ def digest(uri: UriArgument) -> None:
     typer.echo(wiring.newest_manifest(uri).digest)
 
 
-@app.command()
-def export(
-    uri: UriArgument,
-    to: Annotated[
-        str, typer.Option("--to", metavar="KIND", help="The form to write: webdataset, recordio, hf, imagefolder.")
-    ],
-    out: OutOption,
-    json_: JsonOption = False,
-) -> None:
-    """Write the newest version as trainers read it.
-
-    JPEG bytes are copied, never encoded again.
-    """
-    from jobs import show, wiring
-
-    facts = wiring.export_dataset(uri, to, out)
-    print_json(facts) if json_ else show.print_export(facts, out)
-
-
+app.command()(export)
 app.command()(calibrate)
 app.command()(refilter)
+app.command()(erase)
+app.command()(report)
 app.command()(measure)
+app.command()(evaluate)
+app.command()(prove)
+app.command()(sign)
+app.command()(split)
+app.command()(diff)
+app.command()(merge)
 app.add_typer(bank, name="bank")
 
 

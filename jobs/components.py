@@ -38,6 +38,12 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     | {
         f"sketch-{role}": (f"{SKETCH}:SketchRecogniserOptions", f"{SKETCH}:SketchRecogniser")
         for role in ("judge", "auditor", "screening", "conditioning")
+    }
+    | {
+        "onnx": (
+            "pipeline.adapters.onnx.recogniser:OnnxRecogniserOptions",
+            "pipeline.adapters.onnx.recogniser:OnnxRecogniser",
+        )
     },
     "measures": {
         "sharpness": (
@@ -90,13 +96,16 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "encoding": {"jpeg": ("pipeline.adapters.codec:JpegOptions", "pipeline.adapters.codec:JpegCodec")},
     "exports": {
-        name: (f"{EXPORTERS}.{name}:{part}Options", f"{EXPORTERS}.{name}:{part}Exporter")
-        for name, part in {
-            "webdataset": "WebDataset",
-            "recordio": "RecordIO",
-            "hf": "Hf",
-            "imagefolder": "ImageFolder",
-        }.items()
+        name: (f"{EXPORTERS}.{module}:{part}Options", f"{EXPORTERS}.{module}:{part}Exporter")
+        for name, module, part in (
+            ("webdataset", "webdataset", "WebDataset"),
+            ("recordio", "recordio", "RecordIO"),
+            ("hf", "hf", "Hf"),
+            ("imagefolder", "imagefolder", "ImageFolder"),
+            ("lmdb", "lmdb_tree", "Lmdb"),
+            ("pairs", "pairs", "Pairs"),
+            ("cross-pairs", "cross_pairs", "CrossPairs"),
+        )
     },
 }
 """Slot -> name -> (options, part). The auditor takes what the judge takes."""

@@ -1,4 +1,4 @@
-"""The documents that a version is published with: card, contact sheet, Croissant."""
+"""The documents that a version is published with: card, contact sheet, funnel, report, Croissant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domain.calibration import Calibration
+from pipeline.domain.leakage import SCREENING
 from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, segment_path
 from pipeline.domain.ports import Store
 from pipeline.flow.parts import Parts
@@ -22,6 +23,7 @@ class Writers:
     croissant: Callable[[Mapping[str, Any], Sequence[FileEntry]], dict[str, bytes]]
     sheet: Callable[[Sequence[Any]], bytes]
     funnel: Callable[[str, Mapping[str, Any]], bytes]
+    report: Callable[[Parts, Manifest, Sequence[IndexRow]], bytes]
 
 
 def documents(
@@ -33,6 +35,7 @@ def documents(
         "README.md": writers.card(facts).encode(),
         "contact_sheet.png": writers.sheet(_sheet_rows(store, parts, rows)),
         "funnel.svg": writers.funnel(manifest.name, manifest.figures["funnel"]),
+        "report.html": writers.report(parts, manifest, rows),
         **writers.croissant(facts, manifest.files),
     }
 
@@ -41,6 +44,8 @@ def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
     """Return what card and Croissant are told: the manifest's fields, and what its models say of their spaces."""
     balance = manifest.figures["balance"]
     recognisers = {"judge": parts.judge, "auditor": parts.auditor}
+    if parts.screen is not None and SCREENING in parts.screen.readers:
+        recognisers["leakage.screening"] = parts.screen.readers[SCREENING].recogniser
     spaces = {"bank": parts.sampler.space, "generator": parts.generator.space}
     spaces |= {role: r.space for role, r in recognisers.items()}
     (index,) = (f for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-"))
@@ -89,9 +94,10 @@ def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
 
 
 def _licence(manifest: Manifest) -> str:
-    """Return what is known: a recipe states no licence of its dataset, models have theirs."""
+    """Return what is known: the licence that the recipe states, and those of the models."""
+    stated = manifest.use.get("licence")
     models = ", ".join(sorted({str(card["licence"]) for card in manifest.models.values()}))
-    return f"not stated by its maker; the models that it was made with: {models}"
+    return f"{stated or 'not stated by its maker'}; the models that it was made with: {models}"
 
 
 def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow]) -> list[Any]:

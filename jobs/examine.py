@@ -1,4 +1,4 @@
-"""The verbs that look at a dataset that stands: status, verify, export; and what verify removes where asked to."""
+"""The verbs that look at a dataset that stands: status, verify; and what verify removes where asked to."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import yaml
 
 from pipeline.domain.errors import OutputError, StoreError
 from pipeline.domain.manifest import Counts, Manifest, Receipt, manifest_path
-from pipeline.domain.ports import Clock, Codec, Exporter, Observer, SegmentWriter, Store
-from pipeline.domain.twins import without_twins
+from pipeline.domain.ports import Clock, Codec, Observer, SegmentWriter, Store
 from pipeline.execute.generations import recipe_path
+from pipeline.flow.erase.journal import FINISH, require_none_unfinished, unfinished
 from pipeline.flow.heartbeat import Standing, standing_lease, top_reasons
 from pipeline.flow.lease import Lease
 from pipeline.flow.orphans import Orphan, find_orphans, remove_orphans
 from pipeline.flow.quarantine import Quarantine
 from pipeline.flow.verify import verify as flow_verify
-from pipeline.flow.versions import published_rows, read_manifest, versions
+from pipeline.flow.versions import read_manifest, versions
 
 STAGES = ("enrol", "enrolled", "make", "audit")
 """The stages whose units leave receipts, in the order in which they run; `enrolled` closes a generation's enrolment."""
@@ -38,8 +38,10 @@ def newest_manifest(store: Store) -> Manifest:
 
     Raises:
         OutputError: nothing is published here.
+        PlanMismatchError: an erasure was begun and not finished, so the newest may hold what is to be erased.
     """
     require_dataset(store)
+    require_none_unfinished(store)
     published = versions(store)
     if not published:
         raise OutputError(f"{store.uri}: no version is published yet; run `facemint generate` again to resume")
@@ -62,7 +64,7 @@ def status(store: Store, clock: Clock) -> dict[str, Any]:
     run = _run_facts(holder, now_s)
     return {
         "uri": store.uri,
-        "state": _state(published, holder, run, now_s),
+        "state": _state(published, holder, run, now_s) + _erasure(store),
         "stages": stages,
         "reasons": top_reasons(stages["make"]["reasons"]),
         "versions": published,
@@ -108,7 +110,8 @@ def _stages(receipts: Iterable[Receipt]) -> dict[str, Any]:
 
 def _versions(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what each version says of itself, oldest first, and the paths of manifests that cannot be read."""
-    found, torn = [], []
+    found: list[dict[str, Any]] = []
+    torn: list[str] = []
     for version in versions(store):
         try:
             manifest = read_manifest(store, version)
@@ -117,8 +120,11 @@ def _versions(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         counted = ("identities", "identities_expected", "images", "images_expected")
         about = {"version": version, "parent": manifest.parent, "generation": manifest.generation}
-        found.append({**about, **{k: manifest.counts.get(k) for k in counted}, "digest": manifest.digest})
-    return found, torn
+        about |= {k: manifest.counts.get(k) for k in counted} | {"digest": manifest.digest}
+        found.append({**about, "tombstones": len(manifest.tombstones)})
+    erased = max((v["tombstones"] for v in found), default=0)
+    # of a version before an erasure the manifest alone is left
+    return [{**v, "retired": v["tombstones"] < erased} for v in found], torn
 
 
 def _is_held(holder: Standing, now_s: float) -> bool:
@@ -135,6 +141,14 @@ def _state(versions: list[dict[str, Any]], holder: Standing | None, run: dict[st
     return published or "not finished; run `facemint generate` to resume"
 
 
+def _erasure(store: Store) -> str:
+    try:
+        begun = unfinished(store)
+    except StoreError as error:
+        return f"; {error}"
+    return "" if begun is None else f"; an erasure is not finished ({begun.path}): {FINISH}"
+
+
 def _lease_facts(holder: Standing) -> dict[str, Any]:
     who = {name: holder.holder.get(name) for name in ("run", "host", "pid")}
     return {**who, "number": holder.number, "expires_s": holder.expires_s}
@@ -148,11 +162,17 @@ def _run_facts(holder: Standing | None, now_s: float) -> dict[str, Any] | None:
 
 
 def verify(
-    store: Store, segments: SegmentWriter, codec: Codec, *, deep: bool, observer: Observer | None = None
+    store: Store,
+    segments: SegmentWriter,
+    codec: Codec,
+    *,
+    deep: bool,
+    decode: bool = False,
+    observer: Observer | None = None,
 ) -> dict[str, Any]:
     """Hold every file that receipts, manifests and exports name against what is stored; read all of them where deep."""
     require_dataset(store)
-    found = flow_verify(store, segments, codec, deep=deep, observer=observer)
+    found = flow_verify(store, segments, codec, deep=deep, decode=decode, observer=observer)
     return {
         "uri": store.uri,
         "deep": found.deep,
@@ -160,6 +180,7 @@ def verify(
         "files": found.files,
         "bytes": found.bytes,
         "images": found.images,
+        "decoded": found.decoded,
         "problems": [str(p) for p in found.problems],
         "damaged": sorted({p.path for p in found.problems}),
     }
@@ -228,23 +249,3 @@ def run_seed(store: Store) -> int:
         return int(yaml.safe_load(store.get(RECIPE_PATH))["recipe"]["seed"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise StoreError(f"{RECIPE_PATH}: not a recipe of ours; restore it from a copy") from None
-
-
-def export(source: Store, segments: SegmentWriter, exporter: Exporter, target: Store, seed: int) -> dict[str, Any]:
-    """Write the newest version of `source` to `target`.
-
-    Raises:
-        OutputError: `target` holds a dataset, among whose files an export would be strewn.
-    """
-    if target.size(RECIPE_PATH) is not None:
-        raise OutputError(f"{target.uri}: holds a dataset; name a place of its own for the export")
-    manifest = newest_manifest(source)
-    rows = published_rows(segments, source, manifest)
-    about = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": manifest.digest,
-        "seed": seed,
-        "balance": manifest.figures["balance"]["by"],
-    }
-    return exporter.export(source, rows if exporter.twins else without_twins(rows), target, about)

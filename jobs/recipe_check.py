@@ -14,11 +14,30 @@ from pipeline.domain.conditions import Distribution
 from pipeline.domain.cones import VECTOR_COS, names_for_generator, overlap_free_cos
 from pipeline.domain.errors import CalibrationError, RecipeError, UserError
 from pipeline.domain.labels import labellers, sourced
-from pipeline.domain.ports import Bank, Filter, Generator, IdentitySampler, Measurer, Recogniser
+from pipeline.domain.licences import licence_of
+from pipeline.domain.ports import Bank, Filter, Generator, IdentitySampler, Measurer, ModelCard, Recogniser
 from pipeline.domain.recipe import Recipe
 
 FilterBuilder = Callable[[int], Filter]
 """Number of enrolled identities -> a filter with its threshold resolved."""
+
+
+def check_use(recipe: Recipe, where: str, cards: Iterable[ModelCard]) -> None:
+    """Refuse models that are not for commercial use where the dataset is, or where its licence says that it may be."""
+    licence = licence_of(recipe.use.licence) if recipe.use.licence else None
+    for card in cards:
+        if card.commercial_use:
+            continue
+        if recipe.use.commercial:
+            raise RecipeError(
+                f"{where}: use.commercial is true, but {card.name} is licensed {card.licence}; "
+                "choose another component, or set use.commercial: false"
+            )
+        if licence is not None and licence.commercial:
+            raise RecipeError(
+                f"{where}: use.licence {licence.name} allows commercial use, but {card.name} is licensed "
+                f"{card.licence}; choose a licence that does not, such as CC-BY-NC-4.0, or another component"
+            )
 
 
 def check_models(recipe: Recipe, where: str, bank: Bank, generator: Generator, readers: dict[str, Recogniser]) -> None:

@@ -53,9 +53,8 @@ def print_published(published: Published, uri: str, view: View) -> None:
     console.print(f"Dataset      {root}/versions/{manifest.version}/manifest.json", highlight=False, soft_wrap=True)
     console.print(f"Faces        {root}/versions/{manifest.version}/contact_sheet.png", highlight=False, soft_wrap=True)
     for entry in published.exports:
-        where = f"{root}/exports/{manifest.version}/{entry['kind']}"
         console.print(
-            f"To train on  {where}  ({entry['num_images']} images, {entry['num_classes']} identities)",
+            f"To train on  {entry['uri']}  ({entry['num_images']} images, {entry['num_classes']} identities)",
             highlight=False,
             soft_wrap=True,
         )
@@ -187,7 +186,8 @@ def _versions(versions: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right" if name in ("identities", "images") else "left")
     for row in versions:
         shown = [_of(row["identities"], row["identities_expected"]), _of(row["images"], row["images_expected"])]
-        table.add_row(row["version"], row["parent"] or "", *shown)
+        name = f"{row['version']} (retired)" if row["retired"] else row["version"]
+        table.add_row(name, row["parent"] or "", *shown)
     return table
 
 
@@ -198,7 +198,8 @@ def _of(reached: int, asked: int) -> str:
 def print_verify(facts: Mapping[str, Any]) -> None:
     """Print what verification found, and what nothing names where that was asked for (`gc`)."""
     console = Console()
-    how = f"read and hashed, {facts['images']:,} images decoded" if facts["deep"] else "compared by size"
+    images = f"{facts['images']:,} images, {facts['decoded']:,} of them decoded now"
+    how = f"read and hashed, {images}" if facts["deep"] else "compared by size"
     found = counted(len(facts["problems"]), "problem")
     console.print(f"{facts['files']:,} files ({decimal(facts['bytes'])}) {how}: {found}", highlight=False)
     for problem in facts["problems"]:
@@ -234,11 +235,13 @@ def print_collected(facts: Mapping[str, Any]) -> None:
         say("Nothing was removed; to remove them: facemint verify ... --gc --yes")
 
 
-def print_export(facts: Mapping[str, Any], uri: str) -> None:
-    """Print what an export holds, with the figures that trainers ask for."""
+def print_export(written: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each export holds, with the figures that trainers ask for."""
     console = Console()
-    console.print(f"{uri}: {facts['kind']}", highlight=False, soft_wrap=True)
-    console.print(f"num_classes = {facts['num_classes']}\nnum_image = {facts['num_images']}", highlight=False)
+    for facts in written:
+        part = f", part {facts['part']} of split {facts['split']}" if "part" in facts else ""
+        console.print(f"{facts['uri']}: {facts['kind']}{part}", highlight=False, soft_wrap=True)
+        console.print(f"num_classes = {facts['num_classes']}\nnum_image = {facts['num_images']}", highlight=False)
 
 
 def _share(part: int, whole: int) -> str:

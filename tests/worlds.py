@@ -39,6 +39,5 @@ def mint(recipe: Recipe, store: Store | None = None, observer: Silent | None = N
 
 def bytes_of(store: Store) -> dict[str, bytes]:
     """Return every file that must be the same whoever made it, whenever."""
-    return {
-        p: store.get(p) for p in store.list("") if p.startswith(("segments/", "versions/", "enrolled/", "exports/"))
-    }
+    folders = ("segments/", "versions/", "enrolled/", "exports/", "previews/")
+    return {p: store.get(p) for p in store.list("") if p.startswith(folders)}

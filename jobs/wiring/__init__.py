@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from jobs.wiring.banking import bank_facts, fit_bank, fit_vectors
 from jobs.wiring.calibrating import calibrate_recogniser
-from jobs.wiring.datasets import build_exporter, dataset_status, export_dataset, newest_manifest, verify_dataset
+from jobs.wiring.datasets import dataset_status, newest_manifest, verify_dataset
+from jobs.wiring.erasing import erase_dataset, erase_dry, erase_on, erase_plan, erased_facts
+from jobs.wiring.evaluating import EvaluationRequest, evaluate_dataset, free_file, training_options, write_record
+from jobs.wiring.exports import build_exporter, export_dataset, export_on
 from jobs.wiring.galleries import gallery_sources, with_gallery_digests
 from jobs.wiring.labelled import holds_pairs, open_labelled, open_pairs
 from jobs.wiring.measuring import build_adding_worker, dataset_recipe, measure_dataset, measure_on
+from jobs.wiring.merging import MergeRequest, merge_datasets, merge_on
 from jobs.wiring.parts import (
     build,
     build_parts,
@@ -19,10 +23,17 @@ from jobs.wiring.parts import (
     prints_of,
     targets_of,
 )
+from jobs.wiring.proving import prove_image, prove_on
 from jobs.wiring.refiltering import changed_recipe, refilter_dataset, refilter_dry, refilter_on, refilter_plan
+from jobs.wiring.report_page import draw_report, published_report
+from jobs.wiring.reporting import gather_report, report_on
 from jobs.wiring.sessions import build_worker, inline_executor, open_session, plan_run, session_on
+from jobs.wiring.sets import diff_datasets, side_of, split_dataset, split_on
+from jobs.wiring.signing import check_signature, sign_dataset, sign_images, sign_on, signature_on, signer_of
 
 __all__ = [
+    "EvaluationRequest",
+    "MergeRequest",
     "bank_facts",
     "build",
     "build_adding_worker",
@@ -32,32 +43,60 @@ __all__ = [
     "calibrate_recogniser",
     "changed_recipe",
     "check_parts",
+    "check_signature",
     "component_cards",
     "dataset_recipe",
     "dataset_status",
+    "diff_datasets",
+    "draw_report",
+    "erase_dataset",
+    "erase_dry",
+    "erase_on",
+    "erase_plan",
+    "erased_facts",
+    "evaluate_dataset",
     "export_dataset",
+    "export_on",
     "fit_bank",
     "fit_vectors",
+    "free_file",
     "full_model",
     "gallery_sources",
+    "gather_report",
     "holds_pairs",
     "inline_executor",
     "load",
     "load_recipe",
     "measure_dataset",
     "measure_on",
+    "merge_datasets",
+    "merge_on",
     "newest_manifest",
     "open_labelled",
     "open_pairs",
     "open_session",
     "plan_run",
     "prints_of",
+    "prove_image",
+    "prove_on",
+    "published_report",
     "refilter_dataset",
     "refilter_dry",
     "refilter_on",
     "refilter_plan",
+    "report_on",
     "session_on",
+    "side_of",
+    "sign_dataset",
+    "sign_images",
+    "sign_on",
+    "signature_on",
+    "signer_of",
+    "split_dataset",
+    "split_on",
     "targets_of",
+    "training_options",
     "verify_dataset",
     "with_gallery_digests",
+    "write_record",
 ]

@@ -6,25 +6,11 @@ import functools
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from jobs.components import COMPONENTS
-from jobs.wiring.parts import build, load
-from pipeline.domain.errors import UserError
+from jobs.wiring.signing import signature_problems
 
 if TYPE_CHECKING:
     from pipeline.domain.manifest import Manifest
-    from pipeline.domain.ports import Exporter, Observer
-
-
-def build_exporter(kind: str) -> Exporter:
-    """Return an exporter with its default options.
-
-    Raises:
-        UserError: no exporter of that name.
-    """
-    if kind not in COMPONENTS["exports"]:
-        raise UserError(f"--to {kind}: unknown export; known: {', '.join(sorted(COMPONENTS['exports']))}")
-    exporter: Exporter = build("exports", load(COMPONENTS["exports"][kind][0])(use=kind))
-    return exporter
+    from pipeline.domain.ports import Observer
 
 
 def card_dict(card: Any) -> dict[str, Any]:
@@ -50,7 +36,7 @@ def dataset_status(uri: str) -> dict[str, Any]:
 
 
 def verify_dataset(
-    uri: str, observer: Observer, *, deep: bool, gc: bool, remove: bool, grace_h: float
+    uri: str, observer: Observer, *, deep: bool, decode: bool, gc: bool, remove: bool, grace_h: float
 ) -> dict[str, Any]:
     """Return what `facemint verify` shows; with `gc` also what nothing names, removed where that is asked for."""
     from jobs import examine
@@ -61,7 +47,11 @@ def verify_dataset(
     from pipeline.flow.lease import acquire
 
     store, clock = open_store(uri, writable=gc and remove), SystemClock()
-    facts = examine.verify(store, Segments(), JpegCodec(), deep=deep, observer=observer)
+    facts = examine.verify(store, Segments(), JpegCodec(), deep=deep, decode=decode, observer=observer)
+    if deep:
+        unsound = signature_problems(store, facts["versions"])
+        facts["problems"] += [str(p) for p in unsound]
+        facts["damaged"] = sorted({*facts["damaged"], *(p.path for p in unsound)})
     if not gc:
         return facts
     take = functools.partial(acquire, store, clock, holder(f"gc-{uuid.uuid4().hex[:9]}"), is_dead) if remove else None
@@ -74,15 +64,3 @@ def newest_manifest(uri: str) -> Manifest:
     from pipeline.adapters.stores import open_store
 
     return examine.newest_manifest(open_store(uri, writable=False))
-
-
-def export_dataset(uri: str, kind: str, out: str) -> dict[str, Any]:
-    """Export the newest version of the dataset at `uri` to `out`."""
-    from jobs import examine
-    from pipeline.adapters.segments import Segments
-    from pipeline.adapters.stores import open_store
-
-    source = open_store(uri, writable=False)
-    exporter = build_exporter(kind)
-    seed = examine.run_seed(source)
-    return examine.export(source, Segments(), exporter, open_store(out), seed)

@@ -32,7 +32,8 @@ def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool | Non
     Args:
         reference: `phantom://renders?identities=1000&images=8&seed=7` (also `first=`, so that disjoint people come
             from one seed), `sketch://faces?...`, a file of embeddings (.npz, .npy, .parquet), a published dataset (a
-            folder or address that holds `versions/`), or a folder per identity of aligned images.
+            folder or address that holds `versions/`), an export of one as WebDataset or RecordIO, or a folder per
+            identity of aligned images.
         alignment: the recogniser's (`recogniser.space.alignment`); it says how large its crops are.
         skip_unreadable: of a folder per identity, leave out images that cannot be read instead of stopping; None
             where the verb has no such option.
@@ -53,6 +54,9 @@ def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool | Non
         from pipeline.adapters.labelled.embeddings import EmbeddingFile
 
         return EmbeddingFile(path)
+    exported = _exported(reference, alignment) if scheme or (path / "manifest.json").is_file() else None
+    if exported is not None:
+        return exported
     if scheme or any((path / part).is_dir() for part in ("versions", "receipts")):
         return _dataset(reference, alignment)
     from pipeline.adapters.labelled.folder import FolderFaces
@@ -78,6 +82,19 @@ def crop_px(alignment: str) -> int:
     if match is None:
         raise UserError(f"alignment {alignment!r} does not say how large its crops are; its name ends in -<pixels>")
     return int(match.group(1))
+
+
+def _exported(uri: str, alignment: str) -> LabelledFaces | None:
+    """Return the faces of an export that is read shard by shard; None of anything else."""
+    from pipeline.adapters.codec import JpegCodec
+    from pipeline.adapters.labelled.exported import KINDS, ExportedFaces, export_manifest
+    from pipeline.adapters.stores import open_store
+
+    store = open_store(uri, writable=False)
+    manifest = export_manifest(store)
+    if manifest is None or manifest["kind"] not in KINDS:
+        return None
+    return ExportedFaces(store, JpegCodec(), side_px=crop_px(alignment))
 
 
 def _dataset(uri: str, alignment: str) -> LabelledFaces:

@@ -72,13 +72,7 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
 
     `added` are measures that a dataset has beside those of its recipe.
     """
-    if recipe.use.commercial:
-        for card in component_cards(recipe).values():
-            if not card.commercial_use:
-                raise RecipeError(
-                    f"{where}: use.commercial is true, but {card.name} is licensed {card.licence}; "
-                    "choose another component, or set use.commercial: false"
-                )
+    recipe_check.check_use(recipe, where, component_cards(recipe).values())
     if recipe.auditor.use == recipe.judge.use:
         raise RecipeError(
             f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "

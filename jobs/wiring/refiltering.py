@@ -83,11 +83,13 @@ def refilter_on(
     store: Store, recipe: Recipe, observer: Observer, stop: Stop | None, make_missing: bool, allow_short: bool
 ) -> list[Published]:
     """Do as `refilter_dataset` does, on a store that is open already, with a recipe that is changed already."""
+    from pipeline.execute.generations import require_not_merged
     from pipeline.execute.run import complete, refilter
 
     if make_missing:
         # what is made has the measures of the recipe alone, and none that were added beside the segments
         check_parts(recipe, "--make-missing")
+        require_not_merged(build_parts(recipe, store, None, "refilter"))
     # a run killed while it made what was missing goes on here, with what it was allowed
     published = [refilter(session_on(recipe, store, observer, stop=stop, allow_short=allow_short))]
     if make_missing:

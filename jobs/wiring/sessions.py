@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from jobs.wiring.datasets import card_dict
 from jobs.wiring.galleries import gallery_sources, with_gallery_digests
 from jobs.wiring.parts import build, build_parts, component_cards, full_model
+from jobs.wiring.report_page import published_report
 from pipeline.domain.errors import OutputError, PlanMismatchError
-from pipeline.domain.recipe import Recipe, parse_recipe
+from pipeline.domain.recipe import Recipe, export_folder, parse_recipe
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Executor, Observer, Store
@@ -85,6 +86,7 @@ def session_on(
     from pipeline.adapters.contact_sheet import contact_sheet
     from pipeline.adapters.croissant import croissant
     from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
+    from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.execute.session import Session
     from pipeline.execute.stop import Stop
     from pipeline.flow.heartbeat import Progress, Tee
@@ -104,7 +106,7 @@ def session_on(
         quarantine = Quarantine(store, SystemClock())
         if retry_quarantined:
             quarantine.release()
-        writers = Writers(dataset_card, croissant, contact_sheet, funnel_chart)
+        writers = Writers(dataset_card, croissant, contact_sheet, funnel_chart, published_report)
         session = Session(
             parts=parts,
             executor=_executor(parts, lease.number, run, asked, quarantine),
@@ -114,8 +116,10 @@ def session_on(
             models={role: card_dict(card) for role, card in component_cards(recipe).items()},
             documents=functools.partial(documents, writers, store, parts),
             exporters=tuple(
-                (build("exports", node), functools.partial(_export_store, store, node.use)) for node in recipe.exports
+                (build("exports", node), functools.partial(_export_store, store, export_folder(node)))
+                for node in recipe.exports
             ),
+            tables=ParquetTables(),
             stop=asked,
             allow_short=allow_short,
             retry_quarantined=retry_quarantined,
@@ -192,7 +196,7 @@ def _executor(parts: Parts, lease_number: int, run: str, stop: Stop, quarantine:
     )
 
 
-def _export_store(store: Store, kind: str, version: str) -> Store:
+def _export_store(store: Store, folder: str, version: str, part: str) -> Store:
     from pipeline.adapters.stores import PrefixedStore
 
-    return PrefixedStore(store, f"exports/{version}/{kind}")
+    return PrefixedStore(store, f"exports/{version}/{folder}/{part}".rstrip("/"))

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.domain.croissant_terms import CONTEXT, extract, record_set
+from pipeline.domain.licences import licence_of
 from pipeline.domain.manifest import FileEntry
 
 MOST_FILES = 1000
@@ -37,50 +39,6 @@ _WHERE = {
     "offset": ("sc:Integer", "First byte of the JPEG within the tar"),
     "length": ("sc:Integer", "Bytes of the JPEG"),
 }
-_CONTEXT = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "description": {"@container": "@language"},
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "name": {"@container": "@language"},
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
-"""The context of Croissant 1.1, word for word, and the prefix of RAI 1.0."""
 
 
 def croissant(facts: Mapping[str, Any], files: Sequence[FileEntry]) -> dict[str, bytes]:
@@ -95,13 +53,13 @@ def croissant(facts: Mapping[str, Any], files: Sequence[FileEntry]) -> dict[str,
     here = f"versions/{facts['version']}/"
     (index,) = (f for f in files if f.path.startswith(f"{here}index-"))
     described = {
-        "@context": _CONTEXT,
+        "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": f"{facts['name']} {facts['version']}",
         "description": _description(facts),
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "version": f"{int(facts['version'].removeprefix('v'))}.0.0",
-        "license": facts["licence"],
+        "license": licence_of(stated).url if (stated := facts["use"].get("licence")) else facts["licence"],
         "keywords": ["face recognition", "synthetic", "image classification"],
         "isLiveDataset": False,
         **{f"rai:{name}": value for name, value in _rai(facts).items()},
@@ -192,50 +150,24 @@ def _sums(files: Sequence[FileEntry]) -> bytes:
 
 def _record_sets(index: FileEntry, with_images: bool) -> list[dict[str, Any]]:
     columns = _WHO | _WHERE
-    sets = [_record_set("index", "Published images: whose each is and where its bytes are", {
-        name: (*kind, _extract("fileObject", _id(index), "column", name)) for name, kind in columns.items()
+    sets = [record_set("index", "Published images: whose each is and where its bytes are", {
+        name: (*kind, extract("fileObject", _id(index), "column", name)) for name, kind in columns.items()
     })]  # fmt: skip
     if not with_images:
         return sets
-    names = _extract("fileSet", "jpegs", "fileProperty", "filename")
-    files = _record_set("files", "Accepted images by key, those that are not published too", {
+    names = extract("fileSet", "jpegs", "fileProperty", "filename")
+    files = record_set("files", "Accepted images by key, those that are not published too", {
         "key": ("sc:Text", _WHO["key"][1], names | {"transform": {"regex": "^(.+)\\.jpg$"}}),
-        "image": ("sc:ImageObject", "The face, RGB", _extract("fileSet", "jpegs", "fileProperty", "content")),
+        "image": ("sc:ImageObject", "The face, RGB", extract("fileSet", "jpegs", "fileProperty", "content")),
     })  # fmt: skip
     joined = {name: (*_WHO[name], {"field": {"@id": f"index/{name}"}}) for name in _WHO}
-    images = _record_set("images", "Published images with whose they are and the picture", {
+    images = record_set("images", "Published images with whose they are and the picture", {
         **joined, "image": ("sc:ImageObject", "The face, RGB", {"field": {"@id": "files/image"}})
     })  # fmt: skip
     # mlcroissant joins from index to files: a file that the index does not name is left out
     images["field"][0]["references"] = {"field": {"@id": "files/key"}}
     # `files` comes last: checkers read record sets in their order, and after it mlcroissant could not make `images`
     return [*sets, images, files]
-
-
-def _record_set(name: str, text: str, fields: Mapping[str, tuple[str, str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return a record set keyed by `key`, of fields by name: type, description, source."""
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": text,
-        "key": {"@id": f"{name}/key"},
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"{name}/{field}",
-                "name": field,
-                "description": about,
-                "dataType": kind,
-                "source": source,
-            }
-            for field, (kind, about, source) in fields.items()
-        ],
-    }
-
-
-def _extract(kind: str, whence: str, how: str, what: str) -> dict[str, Any]:
-    return {kind: {"@id": whence}, "extract": {how: what}}
 
 
 # ----------------------------------------------------------------------------------------------- responsible AI

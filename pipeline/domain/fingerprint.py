@@ -2,7 +2,7 @@
 
 The fingerprint covers whatever can change a sample's bytes or its verdicts: components with their options, weights
 digests and epochs, seed, attempts, conditions, batch shapes, unit size and window, encoding. The plan digest adds
-counts and targets. Name, use, auditor, exports, compute and our package version are in neither.
+counts and targets. Name, use, auditor, exports, previews, compute and our package version are in neither.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.domain.manifest import canonical_json, sha256_hex
 from pipeline.domain.recipe import Recipe
 
 NOT_FINGERPRINTED = (
-    "kind", "name", "use", "auditor", "exports", "compute", "balance", "rounds",
+    "kind", "name", "use", "auditor", "exports", "previews", "compute", "balance", "rounds",
     "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds", "enrol.budget",
     "identities.bank.path", "identities.sampler.path",  # their digests are, as those of components
     "identities.sampler.licence", "identities.sampler.real_people", "identities.sampler.lawful_basis",

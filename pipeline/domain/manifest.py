@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.domain.seal import sealed
+from pipeline.domain.tombstones import Tombstones
+
 SCHEMA_VERSION = 1
 """Version of the on-disk layout, stated in every parquet, receipt and manifest."""
 
@@ -139,7 +142,7 @@ class Receipt:
 
     def to_json(self) -> bytes:
         """Return the bytes stored."""
-        return canonical_json({"content": self.content(), "run": dict(self.run)})
+        return canonical_json(sealed({"content": self.content(), "run": dict(self.run)}))
 
     @classmethod
     def from_json(cls, data: bytes) -> Receipt:
@@ -212,6 +215,8 @@ class Manifest:
     """Balance, similarity under judge and auditor, thresholds used: what the audit measured."""
     models: Mapping[str, Any]
     use: Mapping[str, Any]
+    tombstones: Tombstones = field(default_factory=Tombstones)
+    """Bare numbers of what was erased from this version or an earlier one; versions before the erasure are retired."""
 
     @property
     def digest(self) -> str:
@@ -226,26 +231,25 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the bytes stored."""
-        return canonical_json(
-            {
-                "schema": SCHEMA_VERSION,
-                "version": self.version,
-                "parent": self.parent,
-                "parent_digest": self.parent_digest,
-                "generation": self.generation,
-                "name": self.name,
-                "digest": self.digest,
-                "fingerprint": self.fingerprint,
-                "plan_digest": self.plan_digest,
-                "files": [{"path": f.path, "sha256": f.sha256, "bytes": f.bytes} for f in sorted(self.files)],
-                "documents": [{"path": f.path, "sha256": f.sha256, "bytes": f.bytes} for f in sorted(self.documents)],
-                "counts": self.counts,
-                "figures": self.figures,
-                "models": self.models,
-                "use": self.use,
-                "tombstones": [],
-            }
-        )
+        body = {
+            "schema": SCHEMA_VERSION,
+            "version": self.version,
+            "parent": self.parent,
+            "parent_digest": self.parent_digest,
+            "generation": self.generation,
+            "name": self.name,
+            "digest": self.digest,
+            "fingerprint": self.fingerprint,
+            "plan_digest": self.plan_digest,
+            "files": [{"path": f.path, "sha256": f.sha256, "bytes": f.bytes} for f in sorted(self.files)],
+            "documents": [{"path": f.path, "sha256": f.sha256, "bytes": f.bytes} for f in sorted(self.documents)],
+            "counts": self.counts,
+            "figures": self.figures,
+            "models": self.models,
+            "use": self.use,
+            "tombstones": self.tombstones.to_list(),
+        }
+        return canonical_json(sealed(body))
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -265,6 +269,7 @@ class Manifest:
             figures=raw["figures"],
             models=raw["models"],
             use=raw["use"],
+            tombstones=Tombstones.from_list(raw.get("tombstones") or ()),
         )
 
 

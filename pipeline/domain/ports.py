@@ -25,7 +25,7 @@ from pipeline.domain.records import (
     Verdict,
 )
 from pipeline.domain.space import Space
-from pipeline.domain.storage import Exporter, SegmentWriter, Store, Stored
+from pipeline.domain.storage import Exporter, ImageFacts, SegmentWriter, Store, Stored
 from pipeline.domain.unit import Unit
 
 
@@ -291,6 +291,7 @@ __all__ = [
     "FilterContext",
     "Generator",
     "IdentitySampler",
+    "ImageFacts",
     "LabelledFace",
     "LabelledFaces",
     "Measurer",

@@ -7,16 +7,17 @@ Unknown keys, wrong types and impossible numbers end in a `RecipeError` of one l
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from pipeline.domain.conditions import MAX_CONDITIONS, AnyDistribution
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.labels import LABELLER_PATTERN
+from pipeline.domain.licences import licence_of
+from pipeline.domain.recipe_errors import explained
 from pipeline.domain.rng import KEY_LIMIT
 
 
@@ -60,13 +61,48 @@ class ExportNode(Node):
 
     twins: bool = True
     """Whether hard-condition twins are exported along with the images that they were made of."""
+    max_per_identity: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Of an identity with more images so many are taken, spread evenly over all; twins come along uncounted."""
+    split: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    """A split of the dataset, by name: every part of it is an export of its own, in a folder of its name."""
+    part: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    """With `split`: this part alone."""
+    image_px: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Side of the exported images; those of another size are resized and encoded again, the others are copied."""
+    image_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    """JPEG quality of images that are encoded again."""
+    folder: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    """In a recipe, where below `exports/<version>/` it is written; by default the folder is called as the kind."""
+
+    @model_validator(mode="after")
+    def _part_of_a_split(self) -> ExportNode:
+        if self.part is not None and self.split is None:
+            raise ValueError(f"part {self.part!r} of no split; name the `split` that it is a part of")
+        return self
 
 
 class Use(Section):
-    """What the dataset is for; a model whose licence forbids it stops the run."""
+    """What the dataset is for, and under which licence; a model whose licence forbids either stops the run."""
 
     commercial: bool = False
     purpose: Annotated[str, Field(min_length=3, max_length=500)] = "research"
+    licence: Annotated[str, Field(max_length=500)] | None = None
+    """Of the dataset: an SPDX name such as `CC-BY-NC-4.0`, or the address of its text. Documents of later versions
+    state it."""
+
+    @field_validator("licence")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        return None if value is None else licence_of(value).name
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Use:
+        if self.commercial and self.licence is not None and licence_of(self.licence).commercial is False:
+            raise ValueError(
+                f"commercial is true, but licence {self.licence} forbids commercial use; choose another licence, or "
+                "set commercial: false"
+            )
+        return self
 
 
 class Identities(Section):
@@ -212,6 +248,13 @@ class UnitShape(Section):
     """Batch n is formed from the verdicts of batches up to n - lookahead; 1 generates and measures in turn."""
 
 
+class Previews(Section):
+    """Refused images that are kept for people to look at; changes nothing about the dataset."""
+
+    per_reason: Annotated[int, Field(ge=0, le=50)] = 2
+    """How many a unit keeps for each reason, the first that it made; 0 keeps none."""
+
+
 class Compute(Section):
     """Where and on how much the work runs; changes nothing about the dataset."""
 
@@ -251,8 +294,21 @@ class Recipe(Section):
     leakage: Leakage = Leakage()
     unit: UnitShape = UnitShape()
     encoding: Node
+    previews: Previews = Previews()
     exports: tuple[Node, ...] = ()
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _exports_apart(self) -> Recipe:
+        folders = [export_folder(node) for node in self.exports]
+        if twice := [f for f in folders if folders.count(f) > 1]:
+            raise ValueError(f"two exports are written to the folder {twice[0]!r}; give one of them another `folder`")
+        return self
+
+
+def export_folder(node: Node) -> str:
+    """Return the folder of a recipe's export below `exports/<version>/`."""
+    return getattr(node, "folder", None) or node.use
 
 
 Catalogue = Mapping[str, Sequence[type[Node]]]
@@ -287,72 +343,19 @@ def parse_recipe(model: type[Recipe], raw: object, where: str) -> Recipe:
         raise RecipeError(f"{where}: got {type(raw).__name__} where a mapping of recipe keys is expected")
     if raw.get("kind") == "curate":
         raise RecipeError(f"{where}: kind: curate is not part of this version; it runs kind: generate")
+    if raw.get("kind") == "merge":
+        from pipeline.domain.merged_recipe import merged_model
+
+        model = merged_model(model)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RecipeError(f"{where}: {_explain(model, problems[0])}{more}") from None
+        raise RecipeError(f"{where}: {explained(model, problems[0])}{more}") from None
 
 
 def _one_of(options: Sequence[type[Node]]) -> Any:
     if len(options) == 1:
         return options[0]
     return Annotated[typing.Union[tuple(options)], Field(discriminator="use")]  # noqa: UP007 - built at run time
-
-
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    """Return one line for a pydantic problem: path, what was got, what is allowed."""
-    known, path = _walk(model, problem["loc"])
-    name = ".".join(path)
-    kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{name}: unknown key; {hint}known keys: {', '.join(sorted(known))}"
-    if kind == "missing":
-        return f"{name}: missing; it must be given"
-    if kind.startswith("union_tag"):
-        # the tag itself is at fault, so the allowed names are worth more than pydantic's sentence
-        expected = context.get("expected_tags") or "one of the known names"
-        asked = context.get("tag")
-        if asked is None:
-            return f"{name}: a component needs `use: NAME`; known names: {expected}"
-        near = difflib.get_close_matches(asked, [t.strip(" '") for t in expected.split(",")], n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{name}.use: unknown {asked!r}; {hint}known names: {expected}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
-    return f"{name}: got {shown}; {message[0].lower() + message[1:]}"
-
-
-def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return the keys known beside the last part of `loc`, and `loc` without the union tags pydantic puts in."""
-    known: list[str] = []
-    path: list[str] = []
-    current: list[Any] = [model]
-    for part in loc:
-        if isinstance(part, int):
-            path.append(str(part))
-            continue
-        tagged = [m for m in current if part in _tags(m)]
-        if len(current) > 1 and tagged:
-            current = tagged
-            continue
-        fields = {k: f for m in current for k, f in m.model_fields.items()}
-        known = list(fields)
-        path.append(part)
-        current = _models(fields[part].annotation) if part in fields else current
-    return known, path
-
-
-def _tags(model: type[BaseModel]) -> tuple[str, ...]:
-    field = model.model_fields.get("use")
-    return typing.get_args(field.annotation) if field is not None else ()
-
-
-def _models(annotation: Any) -> list[Any]:
-    """Return every pydantic model inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in typing.get_args(annotation) for m in _models(arg)]

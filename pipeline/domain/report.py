@@ -19,7 +19,10 @@ class Threshold:
     """Who uses it: `own-template`, `separation, enrolment`."""
     cos: float
     fmr: float | None
-    """Its false match rate by calibration; for 1:N the false positive identification rate. None where uncalibrated."""
+    """Its false match rate by calibration; for 1:N the false positive identification rate; of a cosine `of this set`
+    the rate in this set. None where uncalibrated."""
+    said: str = ""
+    """The rate in words with the comparison that it is of: `1.0e-03 (sample/template4)`; where it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Curves:
         roc: (FMR, FNMR) pairs, FMR rising, at most a few hundred.
         thresholds: the cosines at the EER, FMR100 and FMR1000 of this set, and those that filters used.
         calibration: rows of (FMR, cosine, impostor pairs it rests on) of sample/sample, as calibrated elsewhere.
+        images: how many were compared.
+        images_each: most of one identity among them; 0 where all of everybody were.
     """
 
     role: str
@@ -61,6 +66,8 @@ class Curves:
     roc: tuple[tuple[float, float], ...]
     thresholds: tuple[Threshold, ...]
     calibration: tuple[tuple[float, float, int], ...]
+    images: int = 0
+    images_each: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,10 @@ class Spread:
         consistency: mean over identities of the mean cosine of their images to their template.
         diversity_cos: mean over identities of one less the mean pairwise cosine of their images.
         vendi: Vendi score of the identities' templates: exp of the entropy of their similarity matrix' eigenvalues.
-        identities: how many were compared.
+        identities: how many were compared, evenly chosen; all their published images count.
+        threshold: at which two templates collide, for uniqueness.
+        nearest_other_cos: of each identity's largest cosine to another template the 50th, 95th and 99th percentile and
+            the largest; empty where there is nobody else.
     """
 
     role: str
@@ -82,6 +92,8 @@ class Spread:
     diversity_cos: float
     vendi: float | None
     identities: int
+    threshold: Threshold | None = None
+    nearest_other_cos: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +103,13 @@ class MeasureFacts:
     Attributes:
         name, unit: as in the segments; `unit` is what follows the last `_` where it is one, else empty.
         edges: B + 1 rising bin edges.
-        accepted, refused: B counts each; values outside the edges count in the outermost bins.
-        missing: images for which it is not a number.
-        by_cell: cell -> (number of accepted, 5th, 50th and 95th percentile of accepted).
+        accepted, refused: B counts each, of candidates as they were made; values outside the edges count in the
+            outermost bins.
+        missing: candidates for which it is not a number.
+        by_cell: cell -> (number of published, 5th, 50th and 95th percentile of published), to within a thousandth of
+            the range.
         bounds: thresholds of filters that read it, by filter.
+        published: B counts of the images that the version names: `accepted` less what it leaves out.
     """
 
     name: str
@@ -105,11 +120,16 @@ class MeasureFacts:
     missing: int
     by_cell: Mapping[str, tuple[int, float, float, float]]
     bounds: tuple[tuple[str, float], ...] = ()
+    published: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """What became of every candidate image. `candidates == accepted + refused`; the reasons sum to `refused`."""
+    """What became of every candidate image. `candidates == accepted + refused`; the reasons sum to `refused`.
+
+    Candidates, accepted, refused and reasons are as they were made, over all generations, twins apart; published is
+    what the version names, so `accepted == published + left_out`.
+    """
 
     candidates: int
     accepted: int
@@ -122,7 +142,13 @@ class Funnel:
     by_cell: Mapping[str, Mapping[str, Any]]
     """cell -> {candidates, accepted, published, reasons: {reason: first}}."""
     enrolment: Mapping[str, Any]
-    """{candidates, accepted, refused, reasons} over candidate identities."""
+    """{candidates, accepted, refused, reasons} over candidate identities, and how many of them were `probed`."""
+    left_out: int = 0
+    """Accepted when they were made and not in this version: of identities that could not be filled or gave way, or
+    refused by filters that judged again."""
+    judged_again: Mapping[str, Any] = field(default_factory=dict)
+    """Of a version made by judging again: {candidates, accepted, refused, reasons, images_left_out,
+    left_out_by_reason} under its filters; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +189,7 @@ class ReportFacts:
         name, version, digest: of the dataset.
         manifest: the version's manifest as a mapping (counts, figures with `balance`, `variation`, `leakage`,
             `thresholds`; models; use; parent; fingerprint; plan_digest).
-        recipe: the resolved recipe of the version's generation.
+        recipe: the resolved recipe of the version's generation; without `compute` where it is published.
         models: role -> {name, licence, sha256, commercial_use, source, space, calibrated_on}.
         funnel, curves, spread, measures, galleries: see there.
         throughput: facts from receipts: {candidates, seconds, candidates_per_s, units, device_kinds: {kind: units},

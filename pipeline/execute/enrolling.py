@@ -70,6 +70,7 @@ def _before(session: Session, books: Books, generation: int, past: Past) -> Befo
         vectors_PD=probed_vectors(parts, generation, books.known),
         published=past.published,
         reserve=Counter(m.cell for m in past.reserve),
+        enrolled=past.enrolled,
     )
 
 

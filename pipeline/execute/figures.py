@@ -37,8 +37,11 @@ def counts_of(
     recipe = session.parts.recipe
     stages = {s.value: Counts.total(r.counts for r in known.values() if r.unit["stage"] == s.value) for s in Stage}
     closed = Counts.total(r.counts for r in known.values() if r.unit["stage"] == "enrolled")
+    there, given = len(past.labels or {}) + len(standing.filled), past.next_label + len(standing.filled)
     return {
-        "identities": len(past.labels or {}) + len(standing.filled),
+        "identities": there,
+        # where somebody was erased labels have a gap, which nobody fills
+        **({"labels_given": given} if given > there else {}),
         "identities_expected": recipe.identities.count,
         "images": len(rows),
         "images_expected": recipe.identities.count * recipe.identities.images_per_identity,

@@ -20,6 +20,8 @@ from pipeline.domain.fingerprint import Prints, differences
 from pipeline.domain.manifest import Manifest
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import NOT_TOLD, Recipe
+from pipeline.domain.seal import sealed_text
+from pipeline.domain.tombstones import Tombstones
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Step
 from pipeline.flow.versions import read_manifest, versions
@@ -34,7 +36,7 @@ None, of a budget, is without limit.
 
 FILTERS = ("filters", "model.filters ")
 """Beginnings of the fingerprint's fields that judging again may change."""
-FLAGS = ("rejudges", "completes")
+FLAGS = ("rejudges", "completes", "erases")
 """What a step's file says of it beside its recipe, where it is so."""
 
 _OPEN_PLACES = {*PATIENCE, "enrol.reserve"}
@@ -79,6 +81,7 @@ def find_step(parts: Parts) -> Step:
         OutputError: a step's file is damaged.
     """
     store, prints = parts.store, parts.prints
+    require_not_merged(parts)
     manifests = [read_manifest(store, v) for v in versions(store)]
     # after the manifests: a step's file is written before its manifest, so none can be missing by being too new
     begun = generations(store)
@@ -104,6 +107,16 @@ def find_step(parts: Parts) -> Step:
         )
     _require_larger(store, prints, there, newest)
     return _step(store, newest + 1, manifests)
+
+
+def require_not_merged(parts: Parts) -> None:
+    """Raise PlanMismatchError where a merged dataset is to change: nothing says which generator made whom."""
+    there = read_step(parts.store, 0)["recipe"] if is_begun(parts.store, 0) else {}
+    if "merge" in (str(parts.recipe.kind), there.get("kind")):
+        raise PlanMismatchError(
+            f"{parts.store.uri}: a merged dataset does not grow, makes no images and erases nobody; its sources do: "
+            "change them, and merge them again to another --out"
+        )
 
 
 def rejudging_step(parts: Parts) -> Step:
@@ -140,6 +153,12 @@ def rejudging_step(parts: Parts) -> Step:
             f"facemint generate with the recipe in {recipe_path(begun[-1])}"
         )
     return replace(_step(store, begun[-1] + 1, manifests), rejudges=True)
+
+
+def erasing_step(store: Store, number: int, erased: Tombstones) -> Step:
+    """Return the step of generation `number`, which leaves out what was erased, under the recipe before it."""
+    manifests = [read_manifest(store, v) for v in versions(store)]
+    return replace(_step(store, number, manifests), erases=True, erased=erased)
 
 
 def completing_step(parts: Parts, step: Step) -> Step:
@@ -181,7 +200,7 @@ def begin(parts: Parts, step: Step) -> None:
         "plan_fields": dict(parts.prints.plan_fields),
         **{flag: True for flag in FLAGS if getattr(step, flag)},
     }
-    data = yaml.safe_dump(body, sort_keys=False).encode()
+    data = sealed_text(yaml.safe_dump(body, sort_keys=False).encode())
     path = recipe_path(step.number)
     parts.guard()
     if parts.store.put_if_absent(path, data) or step.published is not None:
@@ -227,8 +246,9 @@ def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
         return Step(number, published=published)
     before = read_step(store, number - 1)["recipe"]
     mine = read_step(store, number) if is_begun(store, number) else {}
-    flags = {flag: bool(mine.get(flag)) for flag in FLAGS}
-    return Step(number, parent, images_of(before), int(before["identities"]["count"]), published, **flags)
+    whole = Step(number, parent, images_of(before), int(before["identities"]["count"]), published)
+    rejudges, completes, erases = (bool(mine.get(flag)) for flag in FLAGS)
+    return replace(whole, rejudges=rejudges, completes=completes, erases=erases)
 
 
 def _require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:

@@ -90,7 +90,7 @@ def _planned_growth(recipe: Recipe, step: Step, past: Past, first: int) -> list[
     version = step.parent.version if step.parent else ""
     owed = recipe.identities.images_per_identity
     if step.completes:
-        lacks = _open_slots(past, owed)
+        lacks = open_slots(past, owed)
         return rounds.plan_make_round(recipe, step.number, 0, first, sorted(lacks), (0, owed), version, lacks)
     units: list[Unit] = []
     for start, who in _unworked(past, owed):
@@ -98,11 +98,13 @@ def _planned_growth(recipe: Recipe, step: Step, past: Past, first: int) -> list[
     return units
 
 
-def _open_slots(past: Past, owed: int) -> dict[int, tuple[int, ...]]:
-    """Return the slots below `owed` in which published identities have no image, by ordinal."""
+def open_slots(past: Past, owed: int) -> dict[int, tuple[int, ...]]:
+    """Return the slots below `owed` in which published identities have no image, by ordinal; none that was erased."""
     filled: dict[int, set[int]] = {}
     for row in past.rows:
         filled.setdefault(row.identity, set()).add(slot_of(row.key))
+    for identity, slot in past.closed:
+        filled.get(identity, set()).add(slot)
     out = {o: tuple(k for k in range(owed) if k not in mine) for o, mine in filled.items()}
     return {o: slots for o, slots in out.items() if slots}
 
@@ -119,7 +121,9 @@ def _unworked(past: Past, owed: int) -> list[tuple[int, list[int]]]:
 def _still_short(past: Past, standing: Standing, images_before: int) -> dict[int, int]:
     """Return the published identities that lack images of earlier generations, where this one did not make them."""
     have = Counter(r.identity for r in past.rows)
-    return {o: images_before - n for o, n in have.items() if n < images_before and o not in standing.unit_of}
+    erased = Counter(o for o, slot in past.closed if slot < images_before)
+    lack = {o: images_before - n - erased[o] for o, n in have.items() if o not in standing.unit_of}
+    return {o: n for o, n in lack.items() if n > 0}
 
 
 def _harvest(session: Session, unit: Unit, past: Past) -> Harvest:

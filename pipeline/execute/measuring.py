@@ -10,6 +10,7 @@ from pipeline.domain.errors import OutputError
 from pipeline.domain.ports import Executor, Observer
 from pipeline.execute.stop import Stop
 from pipeline.flow.commit import receipts
+from pipeline.flow.erase.journal import require_none_unfinished
 from pipeline.flow.heartbeat import Heartbeat, Progress
 from pipeline.flow.lease import Lease
 from pipeline.flow.parts import Parts
@@ -46,6 +47,7 @@ def measure(run: Measuring) -> Mapping[str, Any]:
     parts, addition = run.parts, run.addition
     with Heartbeat(run.lease, parts.store, parts.clock, run.progress):
         try:
+            require_none_unfinished(parts.store)
             known = receipts(parts.store, "make-")
             units = plan_additions(known, addition)
             if not units:

@@ -14,7 +14,10 @@ from pipeline.execute.enrolling import reclose
 from pipeline.execute.galleries import prepare
 from pipeline.execute.generations import read_step
 from pipeline.execute.session import Session, work
-from pipeline.flow.commit import Books, enrolled_receipt_name, same_content
+from pipeline.flow.commit import Books, commit, enrolled_paths, enrolled_receipt_name, same_content
+from pipeline.flow.erase.again import images_again
+from pipeline.flow.parts import Parts
+from pipeline.flow.versions import read_manifest, versions
 
 
 def mend(session: Session, books: Books) -> None:
@@ -39,6 +42,12 @@ def mend(session: Session, books: Books) -> None:
 
 
 def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> None:
+    dropped = _without_images_again(session.parts, books, dropped)
+    if rewritten := sorted(n for n, r in dropped.items() if r.unit.get("erased")):
+        raise StoreError(
+            f"{dropped[rewritten[0]].files[0].path}: missing or altered, and what it was made of was erased, so it "
+            "cannot be made again; restore it from a copy"
+        )
     check_devices(session, books)
     for stage in (Stage.ENROL.value, "enrolled", Stage.MAKE.value):
         mine = [r for _, r in sorted(dropped.items()) if r.unit["stage"] == stage]
@@ -51,6 +60,29 @@ def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> Non
             if receipt.name in books.known:
                 _require_same(receipt, books)
                 books.settle(receipt.name)
+
+
+def _without_images_again(parts: Parts, books: Books, dropped: Mapping[str, Receipt]) -> Mapping[str, Receipt]:
+    """Make images again from the rows beside them where somebody was erased; return what that does not mend."""
+    there = versions(parts.store)
+    if not there or not read_manifest(parts.store, there[-1]).tombstones:
+        return dropped
+    if any(r.unit["stage"] == "enrolled" for r in dropped.values()):
+        # images follow from vectors, which are looked for first
+        return dropped
+    left = dict(dropped)
+    for name, receipt in dropped.items():
+        if receipt.unit["stage"] != Stage.MAKE.value:
+            continue
+        paths = enrolled_paths(parts.store, int(receipt.unit["generation"]) + 1)
+        enrolled = {i.ordinal: i for path in paths for i in parts.segments.read_identities(parts.store, path)[0]}
+        again = images_again(parts, receipt, enrolled)
+        if again is not None:
+            commit(parts, again)
+            books.add(again)
+            books.settle(name)
+            del left[name]
+    return left
 
 
 def check_devices(session: Session, books: Books) -> None:
@@ -118,6 +150,6 @@ def _require_same(before: Receipt, books: Books) -> None:
         books.drop(before.name, "made again, it has other bytes")
         raise StoreError(
             f"{before.path}: made again, its unit came out with other bytes than before; restore "
-            f"{before.files[0].path} from a copy, or run on the device kind it was made on "
-            f"({before.run.get('device_kind')})"
+            f"{' and '.join(f.path for f in before.files)} from a copy, or run on the device kind it was made on "
+            f"({before.run.get('device_kind')}); where somebody was erased since, a copy alone helps"
         )

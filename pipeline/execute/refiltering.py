@@ -21,7 +21,7 @@ from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage
 from pipeline.execute.session import Session
 from pipeline.flow.admission import quota_within
-from pipeline.flow.commit import Books, commit, enrolled_receipt_name
+from pipeline.flow.commit import Books, commit, enrolled_count, enrolled_receipt_name
 from pipeline.flow.enrol import separation_cos
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, members_before, published_templates
@@ -89,12 +89,12 @@ def rejudge(parts: Parts, known: Mapping[str, Receipt], past: Past) -> Refiltere
     enrolled: dict[int, int] = {}
     worked = Counter(o for r in made for o in r.unit["ordinals"])
     alone = frozenset(o for o, times in worked.items() if times == 1)
-    again = Rejudgement({row.key for row in past.rows}, recipe.attempts, recipe.balance.by, cells, alone)
+    again = Rejudgement({row.key for row in past.rows}, recipe.attempts, recipe.balance.by, cells, alone, past.closed)
     units, beside = [], side_car_records(parts.store)
     for receipt in made:
         generation = int(receipt.unit["generation"])
         if generation not in enrolled:
-            enrolled[generation] = len(members_before(parts, generation + 1))
+            enrolled[generation] = enrolled_count(known, generation + 1)
         filters = parts.filters(enrolled[generation])
         columns = candidate_columns(parts, receipt.name, COLUMNS)
         added = read_added_measures(parts.segments, parts.store, beside.get(receipt.name, ()))
@@ -112,7 +112,7 @@ def rejudge(parts: Parts, known: Mapping[str, Receipt], past: Past) -> Refiltere
         gone=gone,
         cells=cells,
         open_cells={c: n - there[c] for c, n in quota.items() if n > there[c]},
-        open_slots=len(left.labels or {}) * owed - len({(r.identity, slot_of(r.key)) for r in left.rows}),
+        open_slots=_open_slots(left, owed),
         left_out=_left_out(past, left, units, gone),
     )
 
@@ -144,6 +144,14 @@ def close_enrolment(session: Session, books: Books, step: Step, past: Past) -> N
 
 def _generations(known: Mapping[str, Receipt]) -> Iterable[int]:
     return (int(r.unit["generation"]) for r in known.values())
+
+
+def _open_slots(left: Past, owed: int) -> int:
+    """Return how many slots of published identities have no image, those of erased images apart."""
+    filled = {(r.identity, slot_of(r.key)) for r in left.rows}
+    here = left.labels or {}
+    for_ever = {(o, slot) for o, slot in left.tombstones.slots - filled if o in here and slot < owed}
+    return len(here) * owed - len(filled) - len(for_ever)
 
 
 def _available(left: Past, past: Past, members: Iterable[Any]) -> Counter[Cell]:
@@ -337,7 +345,8 @@ def _relabelled(past: Past, rows: list[IndexRow]) -> Past:
     """Return the past with these rows; labels stay dense and in their order."""
     order = sorted({(r.label, r.identity) for r in rows})
     labels = {identity: label for label, (_, identity) in enumerate(order)}
-    return replace(past, rows=tuple(sorted(replace(r, label=labels[r.identity]) for r in rows)), labels=labels)
+    mine = tuple(sorted(replace(r, label=labels[r.identity]) for r in rows))
+    return replace(past, rows=mine, labels=labels, labels_given=0)
 
 
 def _left_out(

@@ -6,6 +6,7 @@ committed costs one listing. A larger plan than the published one grows the data
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,8 @@ from typing import Any
 
 from pipeline.domain.errors import OutputError, QuarantinedError, StoreError
 from pipeline.domain.manifest import IndexRow, Manifest
-from pipeline.domain.twins import without_twins
 from pipeline.execute.enrolling import enrol
+from pipeline.execute.erased import about_erased, past_of_itself
 from pipeline.execute.figures import counts_of, figures_of
 from pipeline.execute.funnel import funnel_of
 from pipeline.execute.galleries import prepare
@@ -35,6 +36,8 @@ from pipeline.execute.session import Session, work
 from pipeline.flow.admission import quota_within
 from pipeline.flow.audit import plan_audit
 from pipeline.flow.commit import Books
+from pipeline.flow.erase.journal import require_none_unfinished
+from pipeline.flow.exporting import about_export, write_exports
 from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, past_of
@@ -93,6 +96,7 @@ def complete(session: Session) -> Published:
 def _run(session: Session, wanted: Callable[[Parts], Step]) -> Published:
     with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
         try:
+            require_none_unfinished(session.parts.store)
             step = wanted(session.parts)
             books = open_books(session)
             lost = books.lost()
@@ -100,7 +104,7 @@ def _run(session: Session, wanted: Callable[[Parts], Step]) -> Published:
             stands = stands and is_whole(session.parts.store, step.published)
             try:
                 manifest = step.published if step.published and stands else _made(session, books, step)
-                return Published(manifest, _export(session, manifest), stands)
+                return Published(manifest, export_version(session, manifest), stands)
             except OutputError as error:
                 # the place could be used when the run began: no mistake of the user's
                 raise StoreError(str(error)) from None
@@ -139,7 +143,16 @@ def _made(session: Session, books: Books, step: Step) -> Manifest:
     prepare(session)
     mend(session, books)
     check_devices(session, books)
+    if step.erases:
+        return _restated(session, books, step)
     return _rejudged(session, books, step) if step.rejudges else _minted(session, books, step)
+
+
+def _restated(session: Session, books: Books, step: Step) -> Manifest:
+    """Write what a version lacks that left out what was erased."""
+    past = past_of_itself(session.parts, step, books)
+    _audit(session, books)
+    return publish_rows(session, books, step, past.rows, about_erased(session, books, step, past))
 
 
 def _minted(session: Session, books: Books, step: Step) -> Manifest:
@@ -159,7 +172,7 @@ def _minted(session: Session, books: Books, step: Step) -> Manifest:
             "funnel": funnel_of(parts, books.known, cells, rows),
         },
     )
-    return _published(session, books, step, rows, about)
+    return publish_rows(session, books, step, rows, about)
 
 
 def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
@@ -188,7 +201,7 @@ def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
             "funnel": funnel_of(parts, books.known, judged.cells, rows),
         },
     )
-    return _published(session, books, step, rows, about)
+    return publish_rows(session, books, step, rows, about)
 
 
 def _audit_before(session: Session, books: Books, step: Step) -> None:
@@ -215,7 +228,8 @@ def _audit(session: Session, books: Books) -> None:
     session.stop.check()
 
 
-def _published(session: Session, books: Books, step: Step, rows: Sequence[IndexRow], about: About) -> Manifest:
+def publish_rows(session: Session, books: Books, step: Step, rows: Sequence[IndexRow], about: About) -> Manifest:
+    """Publish an index without twins, to which theirs are added; return the manifest."""
     session.lease.require()
     session.observer.event("stage", name="publish", total=1, done=0)
     every = with_twins(session.parts, rows)
@@ -225,22 +239,16 @@ def _published(session: Session, books: Books, step: Step, rows: Sequence[IndexR
     return publish(session.parts, step, every, books.known, about, lambda bare: session.documents(bare, rows))
 
 
-def _export(session: Session, manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
+def export_version(session: Session, manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
+    """Write the exports that the recipe names; return their manifests."""
     parts = session.parts
     if not session.exporters:
         return ()
     rows = published_rows(parts.segments, parts.store, manifest)
-    about = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": manifest.digest,
-        "seed": parts.recipe.seed,
-        "balance": manifest.figures["balance"]["by"],
-    }
-    out = []
+    about, out = about_export(manifest, parts.recipe.seed), []
     for exporter, target in session.exporters:
         session.stop.check()
         session.observer.event("stage", name=f"export {exporter.kind}", total=1, done=0)
-        wanted = rows if exporter.twins else without_twins(rows)
-        out.append(exporter.export(parts.store, wanted, target(manifest.version), about))
+        place = functools.partial(target, manifest.version)
+        out += write_exports(exporter, parts.store, parts.segments, session.tables, rows, about, place)
     return tuple(out)

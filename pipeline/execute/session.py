@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.domain.errors import QuarantinedError
 from pipeline.domain.manifest import IndexRow, Manifest
+from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.ports import Executor, Exporter, LabelledFaces, Observer, Store
 from pipeline.domain.separation import Separator, separate
 from pipeline.domain.unit import Stage, Unit
@@ -34,8 +35,10 @@ class Session:
     lease: Lease
     models: Mapping[str, Any]
     documents: Callable[[Manifest, Sequence[IndexRow]], Mapping[str, bytes]]
-    exporters: tuple[tuple[Exporter, Callable[[str], Store]], ...]
-    """Each with what opens its target for a version."""
+    exporters: tuple[tuple[Exporter, Callable[[str, str], Store]], ...]
+    """Each with what opens its target for a version, and in it that for a part of a split by name, or "" for all."""
+    tables: PlainTables
+    """Reads the splits that exports are made of."""
     stop: Stop = field(default_factory=Stop)
     allow_short: bool = False
     retry_quarantined: bool = False

@@ -82,6 +82,7 @@ class Before:
         vectors_PD: the vectors of everybody probed before; None where there are none.
         published: identities published per cell.
         reserve: identities per cell that are enrolled and were never worked on.
+        enrolled: how many were ever enrolled, the erased too: no ordinal is given twice.
     """
 
     members: tuple[Member, ...] = ()
@@ -89,6 +90,7 @@ class Before:
     vectors_PD: Float32 | None = None
     published: Mapping[Cell, int] = field(default_factory=dict)
     reserve: Mapping[Cell, int] = field(default_factory=dict)
+    enrolled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,13 @@ def close_enrolment(
         passed = [n for n, keeps in zip(passed, kept, strict=True) if keeps]
         templates = templates[kept]
     vectors = np.concatenate(probed.vectors)[passed] if passed else templates
-    taken = Counter(m.cell for m in before.members)
+    taken: Counter[Cell] = Counter()
+    for member in before.members:
+        # not their number: who was erased leaves a gap
+        taken[member.cell] = max(taken[member.cell], member.rank + 1)
     ranks = _ranks(recipe, [probed.cells[n] for n in passed], [probed.quality[n] for n in passed],
                    [probed.candidates[n] for n in passed])  # fmt: skip
-    first = before.members[-1].ordinal + 1 if before.members else 0
+    first = max(before.enrolled, before.members[-1].ordinal + 1 if before.members else 0)
     identities = []
     for place, n in enumerate(passed):
         cell = probed.cells[n]

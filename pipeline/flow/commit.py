@@ -9,18 +9,20 @@ ends.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Any
 
 from pipeline.domain.errors import FacemintError, PlanMismatchError, StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.domain.ports import Store
+from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.revisions import newest
 from pipeline.domain.unit import Unit
 from pipeline.flow.parts import Parts
 
-HASH_BLOCK_bytes = 8 << 20
-_FILES = ("segments/", "audits/", "enrolled/")
+_FILES = ("segments/", "audits/", "enrolled/", PREVIEWS)
 NOTES = "refuted/"
 """Receipts that were taken back, kept until their units are made again: what a unit was stands nowhere else."""
 
@@ -38,9 +40,23 @@ def enrolled_path(generation: int) -> str:
 
 
 def enrolled_paths(store: Store, generation: int) -> list[str]:
-    """Return the files of everybody enrolled before a generation, oldest first; one that enrolled nobody has none."""
-    found = set(store.list("enrolled/"))
-    return [path for g in range(generation) if (path := enrolled_path(g)) in found]
+    """Return the files of everybody enrolled before a generation, oldest first; one that enrolled nobody has none.
+
+    Of a file that was rewritten by erasing it is the newest revision.
+    """
+    found = newest(p.removesuffix(".parquet") for p in store.list("enrolled/"))
+    stems = (enrolled_path(g).removesuffix(".parquet") for g in range(generation))
+    return [f"{found[stem]}.parquet" for stem in stems if stem in found]
+
+
+def enrolled_count(known: Mapping[str, Receipt], generation: int) -> int:
+    """Return how many identities were ever enrolled before a generation, those erased since among them.
+
+    Ordinals are consecutive, so it is also the first ordinal of that generation; and as many people thresholds were
+    resolved for.
+    """
+    closed = (known.get(enrolled_receipt_name(g)) for g in range(generation))
+    return sum(r.counts.accepted + int(r.unit.get("erased", 0)) for r in closed if r is not None)
 
 
 def enrolled_receipt_name(generation: int) -> str:
@@ -83,8 +99,15 @@ def commit(parts: Parts, receipt: Receipt) -> Commit:
 
 
 def same_content(one: Receipt, other: Receipt) -> bool:
-    """Return whether two receipts say the same of the same work; the plan may have got more patience between them."""
-    return replace(one, plan_digest=other.plan_digest).content() == other.content()
+    """Return whether two receipts say the same of the same work; the plan may have got more patience between them.
+
+    How many previews are kept is no part of the work, and may have been changed between them too.
+    """
+    return _work_of(replace(one, plan_digest=other.plan_digest)) == _work_of(other)
+
+
+def _work_of(receipt: Receipt) -> dict[str, Any]:
+    return replace(receipt, files=tuple(f for f in receipt.files if not f.path.startswith(PREVIEWS))).content()
 
 
 def read_receipt(store: Store, path: str) -> Receipt:
@@ -93,7 +116,10 @@ def read_receipt(store: Store, path: str) -> Receipt:
 
 
 def receipts(store: Store, prefix: str = "") -> dict[str, Receipt]:
-    """Return every receipt whose unit name starts with `prefix`, by unit name, from one listing."""
+    """Return every receipt whose unit name starts with `prefix`, by unit name, from one listing.
+
+    Of a unit that was rewritten by erasing it is that of the newest revision, under the name of that revision.
+    """
     paths = [p for p in store.list(f"receipts/{prefix}") if p.endswith(".json")]
     found = store.get_many(paths)
     out = {}
@@ -102,7 +128,8 @@ def receipts(store: Store, prefix: str = "") -> dict[str, Receipt]:
         if path in found:
             receipt = _parsed(path, found[path])
             out[receipt.name] = receipt
-    return out
+    current = set(newest(out).values())
+    return {name: receipt for name, receipt in out.items() if name in current}
 
 
 def _parsed(path: str, data: bytes) -> Receipt:
@@ -116,10 +143,10 @@ def _parsed(path: str, data: bytes) -> Receipt:
 
 
 def stored_sha256(store: Store, entry: FileEntry) -> str:
-    """Return the digest of a stored file's first `bytes` bytes, read in blocks; StoreError where it has fewer."""
+    """Return the digest of a stored file, read in blocks; FileNotFoundError where it is absent."""
     digest = hashlib.sha256()
-    for offset in range(0, entry.bytes, HASH_BLOCK_bytes):
-        digest.update(store.get_range(entry.path, offset, min(HASH_BLOCK_bytes, entry.bytes - offset)))
+    for block in store.blocks(entry.path):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.domain.conditions import slot_conditions
-from pipeline.domain.manifest import Counts, Receipt
+from pipeline.domain.manifest import Counts, Receipt, segment_path
 from pipeline.domain.records import Cell, Identity, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Proposal, Stage
@@ -54,7 +54,7 @@ def from_receipts(known: Mapping[str, Receipt]) -> Costs | None:
         return None
     seconds = sum(max(0.0, r.run.get("end_s", 0.0) - r.run.get("start_s", 0.0)) for r in made)
     tars = sum(f.bytes for r in made for f in r.files if f.path.endswith(".tar"))
-    tables = sum(f.bytes for r in made for f in r.files if f.path.endswith(".parquet"))
+    tables = sum(f.bytes for r in made for f in r.files if f.path == segment_path(r.name, "parquet"))
     return Costs(
         source=f"{len(made)} committed units of this dataset",
         images=total.candidates,

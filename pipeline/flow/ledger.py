@@ -9,18 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, Manifest, Receipt, manifest_path, receipt_path, version_name
 from pipeline.domain.ports import Store, Stored
+from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.revisions import newest, parsed, revised_path
+from pipeline.domain.seal import unbroken
+from pipeline.domain.splits import FOLDER as SPLITS
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import NOTES, enrolled_receipt_name
+from pipeline.flow.erase.journal import FINISH, unfinished
 from pipeline.flow.leakage import LIMITS, PAIRS, note_files, read_note
 from pipeline.flow.leakage import PREFIX as GALLERIES
 from pipeline.flow.sidecars import FOLDERS as SIDE_CARS
+from pipeline.flow.splits import record_entry
 
 RUN_AGAIN = "run the same generate command again: its unit alone is made again"
 MEASURE_AGAIN = "run the same measure command again: it alone is made again"
@@ -34,17 +40,19 @@ FOLDERS = (
     "enrolled/",
     "segments/",
     "audits/",
+    PREVIEWS,
     "quarantine/",
     NOTES,
     "runs/",
     *SIDE_CARS,
+    SPLITS,
     GALLERIES,
     PAIRS,
 )
 """In this order, because a run may be at work: what names a file is written after it, so it is listed before it."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
-_UNIT = re.compile(r"receipts/(?P<stage>.+)-g(?P<generation>\d+)(?:-\d+)?\.json")
-_PART = re.compile(r"segments/(?P<unit>[^/.]+)\.(?:tar|parquet)")
+_UNIT = re.compile(r"receipts/(?P<stage>.+)-g(?P<generation>\d+)(?:-\d+)?(?:\.r\d+)?\.json")
+_PART = re.compile(r"segments/(?P<unit>[^/.]+(?:\.r\d+)?)\.(?:tar|parquet)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -106,19 +114,23 @@ def read_ledger(store: Store) -> Ledger:
     ledger = Ledger({entry.path: entry for folder in FOLDERS for entry in store.entries(folder)})
     _read_manifests(store, ledger)
     _read_receipts(store, ledger)
-    for manifest in ledger.manifests.values():
-        # after the receipts: where both name a file, its receipt is the nearer witness
-        ledger.claim((*manifest.files, *manifest.documents), manifest.path)
+    for version, manifest in ledger.manifests.items():
+        # after the receipts: where both name a file, its receipt is the nearer witness. What a retired version stood on
+        # is gone or rewritten; what is left of it has its receipt
+        if version not in ledger.retired:
+            ledger.claim((*manifest.files, *manifest.documents), manifest.path)
     _read_exports(store, ledger)
     _read_side_cars(store, ledger)
+    _read_splits(store, ledger)
     _read_galleries(store, ledger)
     _check_chain(ledger)
     _check_generations(ledger)
+    _check_erasures(store, ledger)
     return ledger
 
 
 def on_purpose(path: str, stored: Collection[str], retired: Collection[str]) -> bool:
-    """Return whether a file that a record names is gone, or other than it says, because somebody was erased.
+    """Return whether a file that a record names is gone, or other than it says, because something was erased.
 
     Erasing writes a superseding revision beside what it replaces, `segments/make-g0-000003.r1.tar`, and removes index,
     documents and exports of the versions before it.
@@ -126,16 +138,21 @@ def on_purpose(path: str, stored: Collection[str], retired: Collection[str]) -> 
     top, _, rest = path.partition("/")
     if top in ("versions", "exports"):
         return rest.partition("/")[0] in retired
-    stem, dot, suffix = path.rpartition(".")
-    return bool(dot) and f"{stem}.r1.{suffix}" in stored
+    return revised_path(path) in stored
 
 
 def remedy_of(path: str, *, altered: bool = False) -> str:
     """Return what to do about a named file that is missing or has another size, or, with the right size, is altered."""
-    if path.startswith(("segments/", "audits/", "enrolled/")):
+    stem, _, suffix = path.rpartition(".")
+    if path.startswith(("segments/", "enrolled/")) and parsed(stem)[1] and suffix != "tar":
+        # what it was made of was erased; images alone can be made again, from the rows beside them
+        return RESTORE
+    if path.startswith(("segments/", "audits/", "enrolled/", PREVIEWS)):
         return RUN_AGAIN.replace(" again:", " again with --deep:") if altered else RUN_AGAIN
     if path.startswith(SIDE_CARS):
         return f"delete it, then {MEASURE_AGAIN}" if altered else MEASURE_AGAIN
+    if path.startswith(SPLITS):
+        return f"{RESTORE}, or delete both files of this split and run the same split command again"
     if path.startswith("exports/"):
         anew = "run the same generate command again: the export of the newest version is written anew"
         return f"{RESTORE}, or {'delete it and ' if altered else ''}{anew}"
@@ -152,7 +169,7 @@ def remedy_of_receipt(path: str, manifests: Mapping[str, Manifest]) -> str:
     """
     match = _UNIT.fullmatch(path)
     published = {m.generation for m in manifests.values()}
-    if match is None:
+    if match is None or parsed(path.removesuffix(".json"))[1]:
         return RESTORE
     stage, generation = match["stage"], int(match["generation"])
     if stage.startswith("audit") or generation not in published:
@@ -176,10 +193,10 @@ def unit_of(path: str) -> str | None:
 
 
 def _read_receipts(store: Store, ledger: Ledger) -> None:
-    paths = [p for p in ledger.stored if p.startswith("receipts/") and p.endswith(".json")]
+    paths = _current([p for p in ledger.stored if p.startswith("receipts/") and p.endswith(".json")], ledger)
     for path, data in store.get_many(paths).items():
         try:
-            receipt = Receipt.from_json(data)
+            receipt = Receipt.from_json(unbroken(data))
             int(receipt.unit["generation"]), str(receipt.unit["stage"])
         except _DAMAGE as error:
             what = f"not a receipt ({type(error).__name__})"
@@ -192,6 +209,16 @@ def _read_receipts(store: Store, ledger: Ledger) -> None:
         ledger.claim(receipt.files, path)
 
 
+def _current(paths: Sequence[str], ledger: Ledger) -> list[str]:
+    """Return the receipts that count: of a unit and its revisions the newest one, once a version stands on it.
+
+    Before that, an erasure is at work or was killed, and what it has written so far is named by its journal alone.
+    """
+    named = {f"receipts/{u}.json" for m in ledger.manifests.values() for f in m.files if (u := unit_of(f.path))}
+    stands = [p for p in paths if not parsed(p.removesuffix(".json"))[1] or p.replace("/audit-", "/") in named]
+    return [f"{name}.json" for name in newest(p.removesuffix(".json") for p in stands).values()]
+
+
 def _read_manifests(store: Store, ledger: Ledger) -> None:
     paths = sorted(p for p in ledger.stored if re.fullmatch(r"versions/[^/]+/manifest\.json", p))
     erased = 0
@@ -199,7 +226,7 @@ def _read_manifests(store: Store, ledger: Ledger) -> None:
         version = path.split("/")[1]
         try:
             data = store.get(path)
-            raw, manifest = json.loads(data), Manifest.from_json(data)
+            raw, manifest = json.loads(data), Manifest.from_json(unbroken(data))
             stated, digest = raw["digest"], manifest.digest
         except (*_DAMAGE, FileNotFoundError) as error:
             what = f"not a manifest ({type(error).__name__})"
@@ -214,7 +241,7 @@ def _read_manifests(store: Store, ledger: Ledger) -> None:
             ledger.problems.append(Problem(path, found, f"{digest[:12]}, which follows from its files", RESTORE))
         if len(raw.get("tombstones") or ()) > erased:
             erased = len(raw["tombstones"])
-            ledger.retired.update(ledger.manifests)
+            ledger.retired.update(v for v in ledger.manifests if v != version)
         ledger.manifests[version] = manifest
 
 
@@ -224,7 +251,7 @@ def _read_exports(store: Store, ledger: Ledger) -> None:
         root, version = path.removesuffix("manifest.json"), path.split("/")[1]
         anew = remedy_of(path, altered=True)
         try:
-            raw = json.loads(data)
+            raw = json.loads(unbroken(data))
             entries = [FileEntry(root + f["path"], f["sha256"], int(f["bytes"])) for f in raw["files"]]
             source = str(raw["source"]["digest"])
         except _DAMAGE as error:
@@ -244,7 +271,7 @@ def _read_side_cars(store: Store, ledger: Ledger) -> None:
     for path, data in sorted(store.get_many(paths).items()):
         ledger.side_cars.append(path)
         try:
-            record = Receipt.from_json(data)
+            record = Receipt.from_json(unbroken(data))
             expected = f"{path.rpartition('/')[0]}/{record.unit['of']}-{record.unit['side_car']}.json"
         except _DAMAGE as error:
             what = f"not the record of a side-car ({type(error).__name__})"
@@ -253,6 +280,16 @@ def _read_side_cars(store: Store, ledger: Ledger) -> None:
         if path != expected:
             ledger.problems.append(Problem(path, f"the record of {expected}", "its own", remedy_of(path, altered=True)))
         ledger.claim(record.files, path)
+
+
+def _read_splits(store: Store, ledger: Ledger) -> None:
+    paths = [p for p in ledger.stored if p.startswith(SPLITS) and p.endswith(".json")]
+    for path, data in sorted(store.get_many(paths).items()):
+        try:
+            ledger.claim((record_entry(json.loads(unbroken(data))),), path)
+        except _DAMAGE as error:
+            what = f"not the record of a split ({type(error).__name__})"
+            ledger.problems.append(Problem(path, what, "the JSON of one", remedy_of(path, altered=True)))
 
 
 def _read_galleries(store: Store, ledger: Ledger) -> None:
@@ -265,7 +302,9 @@ def _read_galleries(store: Store, ledger: Ledger) -> None:
         except (*_DAMAGE, StoreError):
             remedy = "delete it: the next run that makes something prepares the gallery anew"
             ledger.problems.append(Problem(path, "not the note of a gallery", "the JSON of one", remedy))
-    for manifest in ledger.manifests.values():
+    for version, manifest in ledger.manifests.items():
+        if version in ledger.retired:
+            continue
         leakage = manifest.figures.get("leakage")
         kept = leakage.get("private", {}) if isinstance(leakage, Mapping) else {}
         ledger.claim((FileEntry(f["path"], f["sha256"], f["bytes"]) for f in kept.values()), manifest.path)
@@ -304,6 +343,17 @@ def _check_generations(ledger: Ledger) -> None:
             wanted = f"the receipt of who is enrolled in generation {generation}"
             ledger.problems.append(Problem(path, "missing", wanted, remedy_of_missing(path, ledger)))
     _check_fingerprints(ledger)
+
+
+def _check_erasures(store: Store, ledger: Ledger) -> None:
+    """An erasure that was begun is finished: until then something of what it was to remove is still here."""
+    try:
+        begun = unfinished(store)
+    except StoreError as error:
+        ledger.problems.append(Problem(str(error).partition(":")[0], "not the journal of an erasure", "one", RESTORE))
+        return
+    if begun is not None:
+        ledger.problems.append(Problem(begun.path, "an erasure that is not finished", "it to be", FINISH))
 
 
 def _check_fingerprints(ledger: Ledger) -> None:

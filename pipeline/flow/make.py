@@ -19,6 +19,7 @@ from pipeline.domain.conditions import slot_conditions
 from pipeline.domain.cones import without_cone
 from pipeline.domain.errors import DeviceMemoryError
 from pipeline.domain.manifest import Counts, Receipt
+from pipeline.domain.previews import FirstRefused, keeps_previews
 from pipeline.domain.records import Candidate, Conditions, Float32, Identity, Sample, UInt8, Verdict
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.twins import is_twin
@@ -46,16 +47,17 @@ class _Measured:
 Judged = list[_Measured]
 
 
-def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receipt:
+def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity], erased: int = 0) -> Receipt:
     """Make, judge, write and commit one unit; return its receipt.
 
     Args:
         unit: a make unit.
         parts: the ports.
         enrolled: every identity enrolled up to the unit's generation, by ordinal.
+        erased: how many more were enrolled until then and are erased; thresholds over people enrolled count them.
     """
     started_s = parts.clock.now_s()
-    maker = _Maker(unit, parts, enrolled)
+    maker = _Maker(unit, parts, enrolled, erased)
     outcomes: list[tuple[bool, bool, tuple[str, ...]]] = []
     twins = 0
 
@@ -69,6 +71,8 @@ def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity]) -> Receip
             yield candidate
 
     files = parts.segments.write_images(parts.store, unit.name, counted())
+    if previews := maker.refused.previews():
+        files = (*files, parts.segments.write_previews(parts.store, unit.name, previews))
     receipt = receipt_of(unit, parts, replace(Counts.of(outcomes), twins=twins), files, started_s)
     run = {**receipt.run, "batches": maker.batches, "batch_rows": maker.batches * parts.generator_batch}
     receipt = replace(receipt, run=run)
@@ -98,10 +102,13 @@ class _Maker:
     unit: Unit
     parts: Parts
     enrolled: dict[int, Identity]
+    erased: int = 0
     batches: int = 0
     _alone: bool = False
     """Whether the device has room for one batch at a time only."""
     _made: int = 0
+    refused: FirstRefused = field(init=False)
+    """What is kept of the images that were refused, complete once every candidate was yielded."""
     _bench: Bench = field(init=False)
     _held: dict[int, list[Candidate]] = field(default_factory=dict)
     _leaving: deque[_Leaving] = field(default_factory=deque)
@@ -116,7 +123,7 @@ class _Maker:
         owes = dict(zip(unit.ordinals, unit.open_slots, strict=True)) if unit.open_slots else {}
         window = Window(unit.ordinals, unit.slots, recipe.attempts, recipe.unit.window, persistent=unit.adds, owes=owes)
         templates = Templates([self.enrolled[o] for o in sorted(self.enrolled)])
-        filters = parts.filters(len(self.enrolled))
+        filters = parts.filters(len(self.enrolled) + self.erased)
         needed = bool(self.unit.siblings_of) and any(f.judges_siblings for f in filters)
         self._bench = Bench(
             filters,
@@ -124,6 +131,8 @@ class _Maker:
             fields=recipe.balance.by,
             cells={o: self.enrolled[o].cell for o in unit.ordinals},
         )
+        keeps = recipe.previews.per_reason if keeps_previews(unit.generation, unit.index) else 0
+        self.refused = FirstRefused(keeps, parts.screen.filter_limits() if parts.screen and keeps else None)
         twins = TwinMaker(parts, templates) if parts.twins else None
         flying: deque[_Flight] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="measure") as pool:
@@ -219,16 +228,26 @@ class _Maker:
             window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
             keep = None if outcome is Outcome.REFUSED else measured.stored
             candidate = Candidate(sample, measured.order, verdicts, outcome is Outcome.ACCEPTED, False, keep)
+            if keep is None and measured.sound:
+                self._offer(candidate, measured.stored)
             self._held.setdefault(sample.identity, []).append(candidate)
         for closed in window.closed():
             self._bench.forget(closed.identity)
-            made = [_final(candidate, closed) for candidate in self._held.pop(closed.identity)]
+            held = self._held.pop(closed.identity)
+            made = [_final(candidate, closed) for candidate in held]
+            for before, final in zip(held, made, strict=True):
+                # it missed its conditions, and was what its slot might have had to fall back on
+                if before.jpeg is not None and not final.accepted:
+                    self._offer(final, before.jpeg)
             # nobody sees the images of an identity that was given up
             if twins is not None and (closed.full or self.unit.adds):
                 job = functools.partial(twins.of, [c for c in made if c.accepted])
                 self._leaving.append(_Leaving(made, pool.submit(job), job))
             else:
                 self._leaving.append(_Leaving(made))
+
+    def _offer(self, candidate: Candidate, jpeg: bytes) -> None:
+        self.refused.offer(candidate, str(self.enrolled[candidate.sample.identity].cell), jpeg)
 
     def _left(self, flying: deque[_Flight], *, everybody: bool = False) -> Iterator[Candidate]:
         """Yield whose twins are ready, in the order in which they closed; `everybody` waits for them."""

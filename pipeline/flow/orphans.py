@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.ports import Clock, Store, Stored
+from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.revisions import parsed
 from pipeline.domain.unit import Stage
 from pipeline.flow.heartbeat import beat_path, standing_lease
 from pipeline.flow.lease import PREFIX as LEASES
@@ -22,8 +24,10 @@ from pipeline.flow.ledger import Ledger, Problem, read_ledger
 GRACE_S = 24 * 3600.0
 BATCH = 200
 """Between two batches the lease is renewed, and what was named in the meantime is read."""
-_FOLDERS = ("segments/", "audits/", "enrolled/", "versions/", "exports/", "quarantine/", "runs/", "measures/")
-"""Where orphans are looked for. Recipes, receipts, previews and private files are never orphans."""
+_FOLDERS = (
+    "segments/", "audits/", "enrolled/", PREVIEWS, "versions/", "exports/", "quarantine/", "runs/", "measures/",
+)  # fmt: skip
+"""Where orphans are looked for. Recipes, receipts and private files are never orphans."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -132,8 +136,10 @@ def _unnamed(store: Store, ledger: Ledger, stored: Iterable[Stored]) -> Iterator
 
 def _enrolled(ledger: Ledger) -> set[str]:
     """Return the files of enrolled identities that make units refer to: their receipts name ordinals, not files."""
-    made = (r.unit["generation"] for r in ledger.receipts.values() if r.unit["stage"] == Stage.MAKE.value)
-    return {f"enrolled/g{generation}.parquet" for generation in made}
+    made = {
+        f"enrolled/g{r.unit['generation']}" for r in ledger.receipts.values() if r.unit["stage"] == Stage.MAKE.value
+    }
+    return {p for p in ledger.stored if parsed(p.removesuffix(".parquet"))[0] in made}
 
 
 def _why(path: str, receipts: Mapping[str, object]) -> str | None:
@@ -147,7 +153,7 @@ def _why(path: str, receipts: Mapping[str, object]) -> str | None:
     if path.startswith("runs/"):
         return "the heartbeat of an older run"
     if path.startswith("versions/"):
-        return None if re.fullmatch(r"versions/[^/]+/manifest\.json", path) else "no manifest names it"
+        return None if re.fullmatch(r"versions/[^/]+/manifest\.(?:json|c2pa)", path) else "no manifest names it"
     if path.startswith("exports/"):
         return "no manifest of an export names it"
     if path.startswith("measures/"):

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import IndexRow, Manifest, Receipt
-from pipeline.domain.records import Cell, Float32, Member, unit_rows
+from pipeline.domain.records import Cell, Float32, Member, slot_of, unit_rows
+from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.unit import Stage, Unit
-from pipeline.flow.commit import enrolled_paths, enrolled_receipt_name
+from pipeline.flow.commit import enrolled_count, enrolled_paths, enrolled_receipt_name
 from pipeline.flow.parts import Parts
 from pipeline.flow.versions import image_rows, read_manifest
 
@@ -36,6 +37,8 @@ class Step:
         published: the version that holds it, where that stands already.
         rejudges: whether it judges what is stored under other filters, and makes nothing.
         completes: whether it makes what the parent lacks: slots that stand open, and places of those who are gone.
+        erases: whether it leaves out what was erased, and makes nothing.
+        erased: what that is.
     """
 
     number: int
@@ -45,6 +48,8 @@ class Step:
     published: Manifest | None = None
     rejudges: bool = False
     completes: bool = False
+    erases: bool = False
+    erased: Tombstones = field(default_factory=Tombstones)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class Past:
         rows: the parent's index without twins; empty for the first generation.
         labels: ordinal -> label, of the published.
         candidates: candidate numbers given so far.
+        enrolled: how many were ever enrolled, the erased too: the first ordinal that is not given.
+        tombstones: what was erased; it is never planned again.
+        labels_given: labels below this were given by the parent or by a version before it, as nobody else's.
     """
 
     members: tuple[Member, ...] = ()
@@ -64,6 +72,21 @@ class Past:
     rows: tuple[IndexRow, ...] = ()
     labels: Mapping[int, int] | None = None
     candidates: int = 0
+    enrolled: int = 0
+    tombstones: Tombstones = field(default_factory=Tombstones)
+    labels_given: int = 0
+
+    @property
+    def next_label(self) -> int:
+        """Return the first label that nobody has, nor an erased identity had."""
+        return max(self.labels_given, 1 + max((self.labels or {}).values(), default=-1))
+
+    @property
+    def closed(self) -> frozenset[tuple[int, int]]:
+        """Return the (identity, slot) pairs whose image was erased and that no other one fills: they stay open."""
+        if not self.tombstones.images:
+            return frozenset()
+        return self.tombstones.slots - {(r.identity, slot_of(r.key)) for r in self.rows}
 
     @property
     def spent(self) -> frozenset[int]:
@@ -98,6 +121,9 @@ def past_of(parts: Parts, generation: int, parent: Manifest | None, known: Mappi
         rows=rows,
         labels={r.identity: r.label for r in rows},
         candidates=max(numbered, default=0),
+        enrolled=enrolled_count(known, generation),
+        tombstones=parent.tombstones if parent else Tombstones(),
+        labels_given=int(parent.counts.get("labels_given", 0)) if parent else 0,
     )
 
 
@@ -126,6 +152,8 @@ def probed_vectors(parts: Parts, generation: int, known: Mapping[str, Receipt]) 
         if r.unit["stage"] == Stage.ENROL.value and r.unit["generation"] < generation
     ]
     blocks = [parts.segments.read_columns(parts.store, name, ["vector"])["vector"] for name in mine]
+    # a unit whose every candidate was erased has no vector that shows how long vectors are
+    blocks = [block for block in blocks if len(block)]
     return np.concatenate(blocks) if blocks else None
 
 

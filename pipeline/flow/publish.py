@@ -10,7 +10,9 @@ import numpy as np
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, sha256_hex, version_name
+from pipeline.domain.previews import PREFIX as PREVIEWS
 from pipeline.domain.records import Cell
+from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Stage
 from pipeline.flow.parts import Parts
@@ -32,7 +34,7 @@ def index_rows(parts: Parts, past: Past, standing: Standing, cells: Mapping[int,
     """
     labels = dict(past.labels or {})
     grown = {o for o in labels if o in standing.unit_of and o not in standing.withdrawn}
-    labels |= {ordinal: label for label, ordinal in enumerate(sorted(standing.filled), start=len(labels))}
+    labels |= {ordinal: label for label, ordinal in enumerate(sorted(standing.filled), start=past.next_label)}
     wanted = grown | set(standing.filled)
     rows = list(past.rows)
     for unit in sorted({standing.unit_of[o] for o in wanted}):
@@ -81,7 +83,9 @@ def publish(
     version = _next_version(step)
     index = parts.segments.write_index(parts.store, version, rows)
     held = (r for r in known.values() if r.unit["stage"] in (Stage.ENROL.value, Stage.MAKE.value))
-    files = tuple(sorted([index, *(f for r in held for f in r.files)]))
+    # previews lie beside what a version stands on
+    stored = (f for r in held for f in r.files if not f.path.startswith(PREVIEWS))
+    files = tuple(sorted([index, *stored]))
     bare = Manifest(
         version=version,
         parent=step.parent.version if step.parent else None,
@@ -96,6 +100,7 @@ def publish(
         figures=about.figures,
         models=about.models,
         use=parts.recipe.use.model_dump(mode="json"),
+        tombstones=_tombstones(step),
     )
     if step.published is not None:
         return _repaired(parts, step.published, bare, documents)
@@ -137,6 +142,13 @@ def _repaired(
         parts.guard()
         parts.store.put(entry.path, data)
     return standing
+
+
+def _tombstones(step: Step) -> Tombstones:
+    """Return what was erased up to a version: a version that stands says so itself, as its parent may be retired."""
+    if step.published is not None:
+        return step.published.tombstones
+    return (step.parent.tombstones if step.parent else Tombstones()) | step.erased
 
 
 def _next_version(step: Step) -> str:

@@ -98,6 +98,8 @@ class Rejudgement:
     cells: Mapping[int, Cell] = field(default_factory=dict)
     alone: Set[int] = frozenset()
     """Ordinals that one unit alone worked on: no later unit asks for their siblings, so they are not kept in memory."""
+    closed: Set[Slot] = frozenset()
+    """Slots whose image was erased: nothing fills them, and nothing is said to be missing there."""
     _taken: set[Slot] = field(default_factory=set)
     _spares: list[_Spare] = field(default_factory=list)
     """Stored images that pass, of slots that publish another one; it may turn out to be refused."""
@@ -105,7 +107,8 @@ class Rejudgement:
     _kept: dict[int, dict[str, Float32]] = field(default_factory=lambda: defaultdict(dict))
 
     def __post_init__(self) -> None:
-        """Note which slots publish an image."""
+        """Note which slots publish an image, and which will never have one."""
+        self._taken |= self.closed
         self._promised = frozenset((identity_of(k), slot_of(k)) for k in self.standing)
 
     def unit(

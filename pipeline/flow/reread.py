@@ -1,7 +1,9 @@
-"""Deep verification: every named file is read once, hashed, and what it holds is held against receipts and indexes.
+"""Deep verification: every named file is hashed, and what it holds is held against receipts and indexes.
 
-One file is in memory at a time. Tars are read here with the standard library and not by the code that wrote them:
-a fault of the one is then not hidden by the same fault of the other.
+Threads hash, in blocks, while tables are compared. What an audit found before publication (rows count as the receipt
+says, images decode, where they lie) is found again by comparing digests alone, as bytes do not age; a segment that no
+audit vouches for, or every one if asked for, is read with the standard library and not by the code that wrote it: a
+fault of the one is then not hidden by the same fault of the other. One such segment is in memory at a time.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import Counts, Receipt, segment_path, sha256_hex
+from pipeline.domain.manifest import Counts, FileEntry, IndexRow, Receipt, audit_path, segment_path
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import stored_sha256
@@ -32,88 +34,137 @@ from pipeline.flow.ledger import (
 )
 from pipeline.flow.twins import counts_of_rows
 
+HASHERS = 4
+"""Files hashed at a time: more than a disk needs, for stores across a network."""
 _REMAKE = remedy_of("segments/", altered=True)
+_Lies = dict[str, tuple[int, int]]
+"""Key -> offset and length of an image in its tar."""
+Place = tuple[str, Sequence[IndexRow]]
+"""The path of an index, and its rows that lie in one segment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an index says that an image lies."""
-
-    key: str
-    identity: int
-    offset: int
-    length: int
-    index: str
-
-
-@dataclass(slots=True)
 class Reread:
-    """Reads a dataset whole.
+    """Reads a dataset whole. A context: its threads end with it.
 
     Args:
         store: the dataset.
         segments: reads its tables.
         codec: decodes its images.
         ledger: what the records say.
-        places: unit name -> where indexes say that its images lie.
+        files: the files to read, whose sizes are right; each has what records claim of it.
+        decode: decode images and parse side-cars of audited segments too.
     """
 
-    store: Store
-    segments: SegmentWriter
-    codec: Codec
-    ledger: Ledger
-    places: Mapping[str, set[Place]]
-    images: int = 0
-    """How many images were decoded."""
-    _keys: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    _units: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        store: Store,
+        segments: SegmentWriter,
+        codec: Codec,
+        ledger: Ledger,
+        files: Mapping[str, Sequence[Claim]],
+        *,
+        decode: bool,
+    ) -> None:
+        self.store, self.segments, self.codec, self.ledger, self.decode = store, segments, codec, ledger, decode
+        self.images = 0
+        """How many images lie in segments that were read: decoded now, or by an audit of these very bytes."""
+        self.decoded = 0
+        """How many of them were decoded now."""
+        self._keys: list[npt.NDArray[np.int64]] = []
+        self._units: list[str] = []
+        self._files = files
+        self._named: set[FileEntry] = {f for m in ledger.manifests.values() for f in m.files}
+        self._good: set[str] = set()
+        """Files whose bytes are those that their records name."""
+        self._pool = ThreadPoolExecutor(HASHERS, thread_name_prefix="verify")
+        # hashing goes on beside what is done with the tables; a digest is all that is kept of a file
+        self._digests = {path: self._pool.submit(stored_sha256, store, files[path][0].entry) for path in sorted(files)}
 
-    def read(self, files: Mapping[str, Sequence[Claim]], observer: Observer | None) -> list[Problem]:
-        """Return what is wrong with these files, whose sizes are right; each has what records claim of it."""
+    def __enter__(self) -> Reread:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, places: Mapping[str, Sequence[Place]], observer: Observer | None, *, count: bool) -> list[Problem]:
+        """Return what is wrong.
+
+        Args:
+            places: unit name -> where indexes say that its images lie.
+            observer: is told of one `step` per file.
+            count: count the rows of audited segments too, because receipts do not add up.
+        """
         problems: list[Problem] = []
         if observer:
-            observer.event("stage", name="verify", total=len(files), done=0)
-        owners: tuple[str, dict[str, int]] = ("", {})
-        for path in sorted(files):
-            receipt = self.ledger.receipts.get(unit_of(path) or "")
-            try:
-                # a tar is hashed and its images are decoded from the same bytes
-                tar = self.store.get(path) if receipt and path.endswith(".tar") else None
-                found = self._hash(path, files[path], tar)
-            except FileNotFoundError:
-                found = [Problem(path, "missing since it was listed", f"the file of {files[path][0].by}", _REMAKE)]
+            observer.event("stage", name="verify", total=len(self._files), done=0)
+        for path in sorted(self._files):
+            found = self._hash(path)
             problems += found
-            if receipt is not None and not any(p.path == path for p in found):
-                if tar is None:
-                    rows = self._rows(receipt, problems)
-                    owners = ("", {}) if rows is None else (receipt.name, rows)
-                elif owners[0] == receipt.name:
-                    # `parquet` sorts before `tar`, so the rows of this unit were just read
-                    problems += self._images(receipt.name, tar, owners[1])
+            receipt = self.ledger.receipts.get(unit_of(path) or "")
+            if not any(p.path == path for p in found):
+                self._good.add(path)
+                if receipt is not None:
+                    problems += self._content(path, receipt, places.get(receipt.name, ()), count=count)
             if observer:
                 observer.event("step")
         return [*problems, *self._twins()]
 
-    def _hash(self, path: str, claims: Sequence[Claim], data: bytes | None) -> list[Problem]:
-        first = claims[0].entry
-        actual = sha256_hex(data) if data is not None else stored_sha256(self.store, first)
+    def _content(self, path: str, receipt: Receipt, places: Sequence[Place], *, count: bool) -> list[Problem]:
+        """Read what the files of a segment hold, once the last of them was hashed."""
+        problems: list[Problem] = []
+        if receipt.unit["stage"] != Stage.MAKE.value:
+            self._rows(receipt, problems, count=True)
+        # `parquet` sorts before `tar`, and `audits/` before both
+        elif path.endswith(".tar") and segment_path(receipt.name, "parquet") in self._good:
+            audited = self._audited(receipt)
+            owners = self._rows(receipt, problems, count=count or not audited)
+            if owners is not None:
+                problems += (self._noted if audited else self._images)(receipt.name, owners, places)
+        return problems
+
+    def _audited(self, receipt: Receipt) -> bool:
+        """Return whether an audit decoded the images of a segment whose bytes are as they were then.
+
+        It counted the rows, decoded the images and noted where they lie. A version is published after that, and names
+        the digests; so with these digests nothing is learnt by doing it again.
+        """
+        audit = self.ledger.receipts.get(f"audit-{receipt.name}")
+        return (
+            not self.decode
+            and audit is not None
+            and audit.counts.accepted == receipt.counts.accepted
+            and bool(audit.files)
+            and all(f.path in self._good for f in audit.files)
+            and all(f in self._named for f in receipt.files if unit_of(f.path))
+        )
+
+    def _hash(self, path: str) -> list[Problem]:
+        claims, first = self._files[path], self._files[path][0].entry
+        try:
+            actual = self._digests.pop(path).result()
+        except FileNotFoundError:
+            return [Problem(path, "missing since it was listed", f"the file of {claims[0].by}", _REMAKE)]
         right = next((claim for claim in claims if claim.entry.sha256 == actual), None)
         if right is not None:
             return [wrong_record(claim, right) for claim in claims if claim is not right]
         found = f"altered, its SHA-256 is {actual[:12]}"
         return [Problem(path, found, f"{first.sha256[:12]}, as {claims[0].by} says", remedy_of(path, altered=True))]
 
-    def _rows(self, receipt: Receipt, problems: list[Problem]) -> dict[str, int] | None:
-        """Count a segment's rows; return the accepted keys with their identities, None where they cannot be read."""
+    def _rows(self, receipt: Receipt, problems: list[Problem], *, count: bool) -> dict[str, int] | None:
+        """Read a segment's rows; return the accepted keys with their identities, None where they cannot be read."""
         name, making = receipt.name, receipt.unit["stage"] == Stage.MAKE.value
         path = segment_path(name, "parquet")
-        wanted = ["accepted", "reasons", *(("off_target", "key", "identity") if making else ())]
+        wanted = ["accepted", *(("reasons",) if count else ()), *(("key", "identity") if making else ())]
+        wanted += ["off_target"] if making and count else []
         try:
             table = dict(self.segments.read_columns(self.store, name, wanted))
             kept = np.asarray(table["accepted"], bool)
-            if making:
+            counts = receipt.counts
+            if making and count:
                 counts = counts_of_rows(table)
-            else:
+            elif count:
                 rows = zip(kept.tolist(), table["reasons"], strict=True)
                 counts = Counts.of((k, False, tuple(r)) for k, r in rows)
         except (StoreError, FileNotFoundError, ValueError, IndexError) as error:
@@ -137,12 +188,24 @@ class Reread:
         self._units.append(name)
         return {k: int(o) for k, o, a in zip(keys, table["identity"], kept, strict=True) if a}
 
-    def _images(self, unit: str, tar: bytes, owners: Mapping[str, int]) -> Iterator[Problem]:
+    def _noted(self, unit: str, owners: Mapping[str, int], places: Sequence[Place]) -> Iterator[Problem]:
+        """Hold the places that an audit noted against the indexes."""
+        try:
+            lies = self.segments.read_places(self.store, unit)
+        except (StoreError, FileNotFoundError, ValueError) as error:
+            found = " ".join(str(error).split())[:160]
+            yield Problem(audit_path(unit), found, f"the places of {unit}'s images", remedy_of("audits/", altered=True))
+            return
+        self.images += len(lies)
+        yield from self._misplaced(unit, lies, owners, places)
+
+    def _images(self, unit: str, owners: Mapping[str, int], places: Sequence[Place]) -> Iterator[Problem]:
         """Decode a segment's images, parse their side-cars, and hold their places against the indexes."""
         path = segment_path(unit, "tar")
-        lies: dict[str, tuple[int, int]] = {}
+        lies: _Lies = {}
         broken: list[str] = []
         parsed: set[str] = set()
+        tar = self.store.get(path)
         try:
             with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
                 members = [(m.name, m.offset_data, m.size) for m in archive]
@@ -154,10 +217,11 @@ class Reread:
             data = tar[offset : offset + length]
             if suffix == "jpg":
                 lies[key] = (offset, length)
-                self.images += 1
                 broken += [] if self._decodes(data) else [name]
             elif suffix == "json" and _is_side_car(data, key):
                 parsed.add(key)
+        self.images += len(lies)
+        self.decoded += len(lies)
         if broken:
             yield Problem(path, f"{len(broken)} images do not decode, {broken[0]} for one", "all to decode", _REMAKE)
         for what, keys in (("images", set(lies)), ("side-cars", parsed)):
@@ -165,12 +229,19 @@ class Reread:
                 odd = min(keys ^ set(owners))
                 found = f"{len(keys)} {what}, with accepted rows they differ in {odd}"
                 yield Problem(path, found, f"one for each of {len(owners)} accepted rows", _REMAKE)
-        for place in sorted(self.places.get(unit, ()), key=lambda p: (p.index, p.key)):
-            if lies.get(place.key) != (place.offset, place.length) or owners.get(place.key) != place.identity:
-                found = f"{place.key} of identity {place.identity} at byte {place.offset} of {path}"
-                expected = f"identity {owners.get(place.key)} at {lies.get(place.key)}"
+        yield from self._misplaced(unit, lies, owners, places)
+
+    def _misplaced(
+        self, unit: str, lies: _Lies, owners: Mapping[str, int], places: Sequence[Place]
+    ) -> Iterator[Problem]:
+        for index, rows in sorted(places, key=lambda p: p[0]):
+            for row in rows:
+                if lies.get(row.key) == (row.offset, row.length) and owners.get(row.key) == row.identity:
+                    continue
+                found = f"{row.key} of identity {row.identity} at byte {row.offset} of {segment_path(unit, 'tar')}"
+                expected = f"identity {owners.get(row.key)} at {lies.get(row.key)}"
+                yield Problem(index, found, expected, RESTORE)
                 # one for all: where one row is wrong, usually many are
-                yield Problem(place.index, found, expected, RESTORE)
                 return
 
     def _decodes(self, data: bytes) -> bool:

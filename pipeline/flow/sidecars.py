@@ -192,7 +192,7 @@ def read_added_measures(
     """
     out: dict[str, dict[str, float]] = {}
     for record in records:
-        car = _open(segments, store, record)
+        car = open_side_car(segments, store, record)
         nothing = dict.fromkeys(car.about["measures"], float("nan"))
         for key, numbers in zip(car.keys, car.measures, strict=True):
             out.setdefault(key, {}).update({**nothing, **numbers})
@@ -221,7 +221,7 @@ def additions(segments: SegmentWriter, store: Store) -> dict[str, Mapping[str, A
         if name not in found:
             # one that is damaged is made again by adding once more, which begins by asking here
             with suppress(StoreError):
-                found[name] = _open(segments, store, record).about
+                found[name] = open_side_car(segments, store, record).about
     return dict(sorted(found.items()))
 
 
@@ -237,10 +237,11 @@ def stored_measures(segments: SegmentWriter, store: Store) -> tuple[str, ...]:
 
 def _cars(segments: SegmentWriter, store: Store, unit: str) -> Iterator[tuple[str, SideCar]]:
     for record in _records(store, unit):
-        yield str(record.unit["side_car"]), _open(segments, store, record)
+        yield str(record.unit["side_car"]), open_side_car(segments, store, record)
 
 
-def _open(segments: SegmentWriter, store: Store, record: Receipt) -> SideCar:
+def open_side_car(segments: SegmentWriter, store: Store, record: Receipt) -> SideCar:
+    """Return the side-car that a record names; raises StoreError where it is damaged or gone."""
     path = record.files[0].path
     try:
         return segments.read_side_car(store, path, str(record.unit["of"]))

@@ -58,7 +58,7 @@ class TwinMaker:
 
     def _made(self, asked: Sequence[_Asked]) -> list[Candidate]:
         parts = self.parts
-        drawn = [self._drawn(a.parent, a.number) for a in asked]
+        drawn = [self.drawn(a.parent, a.number) for a in asked]
         stored = [parts.codec.encode(face) for face, _ in drawn]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
         emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
@@ -71,7 +71,7 @@ class TwinMaker:
             for n, (a, sample) in enumerate(zip(asked, samples, strict=True))
         ]
 
-    def _drawn(self, parent: Candidate, number: int) -> tuple[UInt8, Conditions]:
+    def drawn(self, parent: Candidate, number: int) -> tuple[UInt8, Conditions]:
         """Return a twin's pixels, and its parent's conditions with its own."""
         if parent.jpeg is None:
             raise ValueError(f"{parent.sample.key} was accepted without pixels; a twin is made of them")

@@ -1,18 +1,21 @@
 """Verification: everything that receipts, manifests and exports name is held against what lies in the store.
 
 Shallow: the ledger, sizes from one listing, counts and indexes. Deep (`pipeline.flow.reread`): every file is hashed,
-every image decoded. A problem names one file; what merely follows from it is not reported again.
+and images that no audit vouches for are decoded. A problem names one file; what merely follows from it is not reported
+again.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, IndexRow, Manifest, receipt_path, segment_path
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
+from pipeline.domain.seal import BrokenSealError, unbroken
 from pipeline.domain.twins import without_twins
 from pipeline.domain.unit import Stage
 from pipeline.flow.ledger import (
@@ -39,7 +42,9 @@ class Verified:
         versions: the published versions, oldest first.
         files: how many files are named.
         bytes: how many bytes they should have.
-        images: how many images were decoded; 0 where not deep.
+        images: how many images lie in segments that were read whole: they decode, or did when an audit read these
+            very bytes; 0 where not deep.
+        decoded: how many of them were decoded this time.
         problems: what is wrong, by path; empty where all is well.
     """
 
@@ -48,11 +53,18 @@ class Verified:
     files: int
     bytes: int
     images: int
+    decoded: int
     problems: tuple[Problem, ...]
 
 
 def verify(
-    store: Store, segments: SegmentWriter, codec: Codec, *, deep: bool = False, observer: Observer | None = None
+    store: Store,
+    segments: SegmentWriter,
+    codec: Codec,
+    *,
+    deep: bool = False,
+    decode: bool = False,
+    observer: Observer | None = None,
 ) -> Verified:
     """Hold a dataset against its own records; nothing is written.
 
@@ -60,14 +72,15 @@ def verify(
         store: the dataset.
         segments: reads its tables.
         codec: decodes its images; not used unless deep.
-        deep: read every file: digests, rows, keys, images, side-cars.
+        deep: read every file: digests, rows, keys, places; images and side-cars of what no audit vouches for.
+        decode: where deep, images and side-cars of all segments, and count all rows.
         observer: is told of one `step` per file read, where deep.
 
     Raises:
         StoreError: the store failed.
     """
     ledger = read_ledger(store)
-    problems = list(ledger.problems)
+    problems = [*ledger.problems, *_recipes(store, ledger)]
     bad = {p.path for p in problems}
     named = {p: said for p, said in ledger.claims.items() if not on_purpose(p, ledger.stored, ledger.retired)}
     whole: dict[str, list[Claim]] = {}
@@ -80,18 +93,20 @@ def verify(
         problems += _sizes(path, size, claims, fitting)
         if fitting:
             whole[path] = fitting
-    places: dict[str, set[Place]] = defaultdict(set)
-    for version, manifest in ledger.manifests.items():
-        if version not in ledger.retired:
-            problems += [p for p in _receipts_of(ledger, manifest) if p.path not in bad]
-            bad = {p.path for p in problems}
-            problems += _index(store, segments, ledger, manifest, whole, places if deep else None)
-    images = 0
-    if deep:
-        reader = Reread(store, segments, codec, ledger, places)
-        problems += reader.read(whole, observer)
-        images = reader.images
-    else:
+    with ExitStack() as stack:
+        reader = Reread(store, segments, codec, ledger, whole, decode=decode) if deep else None
+        if reader is not None:
+            stack.enter_context(reader)
+        places: dict[str, list[Place]] = defaultdict(list)
+        """Unit -> rows of indexes that lie in its segment, each index's beside its path."""
+        for version, manifest in ledger.manifests.items():
+            if version not in ledger.retired:
+                problems += [p for p in _receipts_of(ledger, manifest) if p.path not in bad]
+                bad = {p.path for p in problems}
+                problems += _index(store, segments, ledger, manifest, whole, places if deep else None)
+        if reader is not None:
+            problems += reader.read(places, observer, count=decode or bool(problems))
+    if reader is None:
         # which of two records of one size is right, only the bytes tell
         problems += [wrong_record(c, fitting[0]) for fitting in whole.values() for c in fitting[1:]]
     return Verified(
@@ -99,9 +114,19 @@ def verify(
         versions=tuple(ledger.manifests),
         files=len(named),
         bytes=sum(claims[0].entry.bytes for claims in named.values()),
-        images=images,
+        images=reader.images if reader else 0,
+        decoded=reader.decoded if reader else 0,
         problems=tuple(sorted(dict.fromkeys(problems))),
     )
+
+
+def _recipes(store: Store, ledger: Ledger) -> Iterable[Problem]:
+    """No record names a recipe's digest: it has a seal."""
+    for path, data in store.get_many([p for p in ledger.stored if p.startswith("recipes/")]).items():
+        try:
+            unbroken(data)
+        except BrokenSealError:
+            yield Problem(path, "altered, its seal does not fit it", "a recipe as it was written", RESTORE)
 
 
 def _sizes(path: str, size: int | None, claims: Sequence[Claim], fitting: Sequence[Claim]) -> Iterable[Problem]:
@@ -142,7 +167,7 @@ def _index(
     ledger: Ledger,
     manifest: Manifest,
     whole: Mapping[str, list[Claim]],
-    places: dict[str, set[Place]] | None,
+    places: dict[str, list[Place]] | None,
 ) -> list[Problem]:
     """Hold a version's index against manifest and receipts; note in `places`, if given, where images should lie."""
     path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
@@ -156,22 +181,27 @@ def _index(
         return [Problem(path, " ".join(str(error).split())[:160], "the index of a version", RESTORE)]
     found = [Problem(path, what, wanted, RESTORE) for what, wanted in _faults(rows, manifest, ledger)]
     if places is not None and not found:
+        by_segment: dict[str, list[IndexRow]] = defaultdict(list)
         for row in rows:
-            places[row.segment].add(Place(row.key, row.identity, row.offset, row.length, path))
+            by_segment[row.segment].append(row)
+        for unit, mine in by_segment.items():
+            places[unit].append((path, mine))
     return found
 
 
 def _faults(rows: Sequence[IndexRow], manifest: Manifest, ledger: Ledger) -> Iterable[tuple[str, str]]:
     """Yield what is wrong with an index, as (what was found, what is expected)."""
-    keys = Counter(r.key for r in rows)
-    twice = [k for k, n in keys.items() if n > 1]
-    if twice:
+    if len({r.key for r in rows}) != len(rows):
+        twice = [k for k, n in Counter(r.key for r in rows).items() if n > 1]
         yield f"{len(twice)} keys come twice, {twice[0]} for one", "every key once"
     owners: dict[int, set[int]] = defaultdict(set)
     for row in rows:
         owners[row.label].add(row.identity)
-    if sorted(owners) != list(range(len(owners))):
-        yield f"labels {min(owners)} to {max(owners)} of {len(owners)} identities", f"0 to {len(owners) - 1}"
+    given = int(manifest.counts.get("labels_given", len(owners)))
+    # where somebody was erased labels have a gap
+    dense = len(owners) == given if not manifest.tombstones else len(owners) <= given
+    if not dense or min(owners, default=0) < 0 or max(owners, default=-1) >= given:
+        yield f"labels {min(owners)} to {max(owners)} of {len(owners)} identities", f"0 to {given - 1}"
     mixed = [label for label, who in owners.items() if len(who) > 1]
     if mixed or len(set().union(*owners.values())) != len(owners):
         yield f"labels and identities do not match (label {min(mixed, default=0)})", "one label for one identity"

@@ -33,6 +33,11 @@ def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) ->
     try:
         return segments.read_index(store, path)
     except FileNotFoundError:
+        there = versions(store)
+        if len(read_manifest(store, there[-1]).tombstones) > len(manifest.tombstones):
+            raise StoreError(
+                f"{path}: version {manifest.version} was retired when something was erased; {there[-1]} is the newest"
+            ) from None
         raise StoreError(f"{path}: missing; restore it from a copy") from None
 
 

@@ -6,7 +6,7 @@ from pipeline.domain.manifest import Receipt
 from pipeline.domain.records import Identity
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.audit import audit_unit
-from pipeline.flow.commit import enrolled_paths
+from pipeline.flow.commit import enrolled_count, enrolled_paths, receipts
 from pipeline.flow.enrol import enrol_unit
 from pipeline.flow.make import make_unit
 from pipeline.flow.parts import Parts
@@ -19,6 +19,7 @@ class UnitWorker:
         """Keep the parts; models load when the first unit needs them."""
         self._parts = parts
         self._enrolled: dict[int, dict[int, Identity]] = {}
+        self._erased: dict[int, int] = {}
 
     def device_kind(self) -> str:
         """Return the device kind that receipts of this worker state."""
@@ -30,7 +31,8 @@ class UnitWorker:
             return enrol_unit(unit, self._parts)
         if unit.stage is Stage.AUDIT:
             return audit_unit(unit, self._parts)
-        return make_unit(unit, self._parts, self._identities(unit.generation))
+        enrolled = self._identities(unit.generation)
+        return make_unit(unit, self._parts, enrolled, self._erased[unit.generation])
 
     def _identities(self, generation: int) -> dict[int, Identity]:
         if generation not in self._enrolled:
@@ -40,4 +42,7 @@ class UnitWorker:
                 self._parts.generator.space.require_same(space, path)
                 known |= {i.ordinal: i for i in rows}
             self._enrolled[generation] = known
+            closed = receipts(self._parts.store, "enrolled-")
+            # without receipts nobody was erased: erasing writes them
+            self._erased[generation] = max(0, enrolled_count(closed, generation + 1) - len(known))
         return self._enrolled[generation]

@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from pipeline.adapters.card import dataset_card
+from pipeline.adapters.stores import MemoryStore
+from tests.recipes import all_on_recipe
+from tests.worlds import mint, sketches
 
 HALF = {"share": 0.5, "share_95": [0.472, 0.528]}
 MODEL = {"licence": "Apache-2.0", "commercial_use": True, "source": "trained for this project"}
@@ -206,3 +209,40 @@ def test_equal_facts_give_equal_text(facts: dict[str, Any]) -> None:
     before = copy.deepcopy(facts)
     assert dataset_card(facts) == dataset_card(facts)
     assert facts == before
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("CC-BY-NC-4.0", {"license": "cc-by-nc-4.0"}),
+        ("ODbL-1.0", {"license": "odbl"}),
+        ("PolyForm-Noncommercial-1.0.0", {"license": "other", "license_name": "polyform-noncommercial-1.0.0"}),
+        ("https://example.org/terms", {"license": "other", "license_link": "https://example.org/terms"}),
+        (None, {"license": "unknown"}),
+    ],
+)
+def test_the_hub_is_told_the_licence_by_its_own_name(
+    facts: dict[str, Any], stated: str | None, expected: dict[str, str]
+) -> None:
+    """One that the hub has no name for is `other`, with its name and where its text stands."""
+    facts["use"]["licence"] = stated
+    front = yaml.safe_load(dataset_card(facts).split("---\n")[1])
+    told = {name: value for name, value in front.items() if name.startswith("license")}
+    assert expected.items() <= told.items()
+    assert (told["license"] == "other") == ("license_name" in told) == ("license_link" in told)
+
+
+def test_every_model_of_a_run_is_told_with_digest_licence_space_and_calibration() -> None:
+    """In a run that uses everything; who has a space has it in the row, and recognisers a row of calibration."""
+    store = MemoryStore()
+    manifest = mint(sketches(**all_on_recipe(count=4, images=2)), store).manifest
+    rows = [line for line in store.get("versions/v000001/README.md").decode().splitlines() if line.startswith("| ")]
+    for role, card in manifest.models.items():
+        (row,) = (r for r in rows if r.startswith(f"| {role} | {card['name']} "))
+        assert card["sha256"] in row
+        assert f"| {card['licence']} |" in row
+        if role in ("bank", "generator", "judge", "auditor", "leakage.screening"):
+            assert "16 numbers, unit, aligned sketch-32" in row
+    for role in ("judge", "auditor", "leakage.screening"):
+        (row,) = (r for r in rows if r.startswith(f"| {role} | sketches | "))
+        assert row.count("not measured") <= 1

@@ -230,6 +230,20 @@ def test_responsible_ai_holds_this_runs_figures(grown: Path) -> None:
     assert "not stated by its maker" in found["license"]
 
 
+@pytest.mark.parametrize("stated", ["CC-BY-NC-4.0", "https://example.org/terms"])
+def test_the_licence_of_the_dataset_is_an_address(grown: Path, tmp_path: Path, mlc: Any, stated: str) -> None:
+    """The recipe's licence reaches manifest, card and Croissant, and mlcroissant reads it there."""
+    mint(sketches(use={"licence": stated.lower() if stated.startswith("C") else stated}), LocalStore(tmp_path))
+    manifest, _ = index_of(tmp_path, FIRST)
+    assert manifest.use["licence"] == stated
+    assert manifest.digest == index_of(grown, FIRST)[0].digest
+    url = stated if stated.startswith("http") else f"https://spdx.org/licenses/{stated}.html"
+    metadata = mlc.Dataset(jsonld=tmp_path / "versions" / FIRST / "croissant.json").metadata
+    assert metadata.license == [url]
+    card = (tmp_path / "versions" / FIRST / "README.md").read_text()
+    assert f"Licence: {stated}; the models that it was made with: Apache-2.0." in card
+
+
 def test_without_balance_biases_are_called_not_measured(grown: Path) -> None:
     """Nothing is made up where no attribute was read."""
     facts = facts_of(grown, FIRST)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs import examine
+from jobs import wiring
 from pipeline.adapters.exporters.hf import HfExporter, HfOptions
 from pipeline.adapters.exporters.hub import front_matter, schema_of
 from pipeline.adapters.exporters.imagefolder import ImageFolderExporter, ImageFolderOptions
@@ -44,7 +44,7 @@ def index(source: MemoryStore) -> list[IndexRow]:
 def export(source: Store, exporter: Exporter, folder: Path) -> LocalStore:
     """Export into a folder."""
     target = LocalStore(folder)
-    examine.export(source, Segments(), exporter, target, 7)
+    wiring.export_on(source, exporter, target)
     return target
 
 
@@ -182,7 +182,8 @@ def test_cards_are_valid(source: MemoryStore, index: list[IndexRow], exporter: E
     assert info.features == found.features
     assert info.splits["train"].num_examples == len(index)
     assert info.splits["train"].num_bytes == sum(r.length for r in index)
-    listed = [e.bytes for e in target.entries("") if e.path not in ("README.md", "manifest.json")]
+    beside = ("README.md", "manifest.json", "labels.parquet", "croissant.json")
+    listed = [e.bytes for e in target.entries("") if e.path not in beside]
     assert info.download_size == sum(listed)
     assert "model's estimates" in card.text.replace("\n", " ")
 

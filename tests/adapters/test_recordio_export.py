@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import examine
+from jobs import wiring
 from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.exporters.recordio import RecordIOExporter, RecordIOOptions, framed, header_of
 from pipeline.adapters.segments import Segments
@@ -20,6 +20,7 @@ from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import IndexRow
 from pipeline.domain.records import UInt8
+from pipeline.flow.versions import published_rows, read_manifest
 from tests.contracts.test_exporter_contract import places_of, read_record, unpack
 from tests.worlds import mint, sketches
 
@@ -38,7 +39,7 @@ def source() -> MemoryStore:
 def exported(source: MemoryStore, *, legacy: bool) -> MemoryStore:
     """Return its export."""
     target = MemoryStore()
-    examine.export(source, Segments(), RecordIOExporter(RecordIOOptions(legacy=legacy)), target, 7)
+    wiring.export_on(source, RecordIOExporter(RecordIOOptions(legacy=legacy)), target)
     return target
 
 
@@ -181,7 +182,8 @@ def test_another_seed_gives_another_order_in_the_flat_layout_alone(source: Memor
         lists = []
         for seed in (7, 8):
             target = MemoryStore()
-            examine.export(source, Segments(), RecordIOExporter(RecordIOOptions(legacy=legacy)), target, seed)
+            rows = published_rows(Segments(), source, read_manifest(source, "v000001"))
+            RecordIOExporter(RecordIOOptions(legacy=legacy)).export(source, rows, target, ABOUT | {"seed": seed})
             lists.append(target.get("train.lst"))
         assert (lists[0] == lists[1]) is legacy
 
@@ -214,7 +216,7 @@ def test_the_snippet_of_the_card_runs(
 ) -> None:
     """The reader that the card shows reads the first image, and the two numbers are right."""
     store = LocalStore(tmp_path)
-    examine.export(source, Segments(), RecordIOExporter(RecordIOOptions(legacy=legacy)), store, 7)
+    wiring.export_on(source, RecordIOExporter(RecordIOOptions(legacy=legacy)), store)
     card = store.get("README.md").decode()
     numbers, reader = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert numbers.splitlines() == ["config.num_classes = 10", "config.num_image = 30"]

@@ -1,9 +1,10 @@
 """How fast exports are written, held against copying the same bytes with SHA-256. Prints a table; fails on no clock.
 
 Usage: `PYTHONPATH=. python tests/benchmarks/bench_exports.py [DIRECTORY ON A DISK] [MB]`. Segments with random images
-are made first; every measurement is a process of its own, the median of three, on that disk, scratch included; each
-ends flushed. `copy` reads, hashes and writes the segments' files. Aim: recordio and webdataset at 60 % of the copy's
-rate and more; memory flat: the last columns say how much a process grew, at the full size and at a quarter of it.
+are made first; every measurement is a process of its own on that disk, scratch included, and ends flushed. `copy`
+reads, hashes and writes the segments' files. Kinds take turns; rates and seconds are medians, and `of copy` is the
+median of what each turn's export was to that turn's copy. Aim: recordio and webdataset at 60 % of the copy's rate and
+more; memory flat: the last columns say how much a process grew, at the full size and at a quarter of it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ ABOUT = {"name": "bench", "version": "v000001", "digest": "d" * 64, "seed": 7}
 SIZES = (8_000, 30_000)
 """Bytes of an image: about what JPEGs of 112 px and of 256 px have."""
 KINDS = ("copy", "recordio", "webdataset", "hf")
-REPEATS = 3
+REPEATS = 5
 BLOCK_bytes = 1 << 20
 HEAD = JpegCodec().encode(np.zeros((112, 112, 3), np.uint8))[:-2]
 
@@ -78,8 +79,10 @@ def one(kind: str, root: Path, out: Path) -> None:
     """Measure one kind in this process and print what it took."""
     rows: list[IndexRow] = pickle.loads((root / "index").read_bytes())
     exporter = build_exporter(kind) if kind != "copy" else None
-    if kind == "hf":
-        import pyarrow.parquet  # noqa: F401 - its size is not the export's
+    # neither their size nor the second that they take to load is the export's
+    import pyarrow.parquet  # noqa: F401
+    import simplejpeg  # noqa: F401
+
     before_kB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, busy = time.perf_counter(), time.process_time()
     if exporter is None:
@@ -92,19 +95,30 @@ def one(kind: str, root: Path, out: Path) -> None:
 
 
 def measured(kind: str, root: Path, place: Path) -> dict[str, float]:
-    """Return the medians of a kind over a few processes; scratch lies in `place` too."""
-    found = []
-    for _ in range(REPEATS):
-        out = place / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        os.sync()
-        command = [sys.executable, __file__, "--one", kind, str(root), str(out)]
-        done = subprocess.run(
-            command, env={**os.environ, "TMPDIR": str(place)}, capture_output=True, text=True, check=True
+    """Measure a kind once in a fresh process; scratch lies in `place` too."""
+    out = place / "out"
+    os.sync()
+    command = [sys.executable, __file__, "--one", kind, str(root), str(out)]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(place)}, capture_output=True, text=True, check=True)
+    shutil.rmtree(out)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def table(place: Path, image_bytes: int, count: int) -> None:
+    """Measure every kind in turns, so that a disk which others use too is as slow for one as for the next."""
+    turns = [{kind: measured(kind, place / "full", place) for kind in KINDS} for _ in range(REPEATS)]
+    quarter = {kind: measured(kind, place / "quarter", place)["grown_MB"] for kind in KINDS}
+    for kind in KINDS:
+        mid = {name: statistics.median(turn[kind][name] for turn in turns) for name in turns[0][kind]}
+        ratios = sorted(turn["copy"]["wall_s"] / turn[kind]["wall_s"] for turn in turns)
+        rate = count * image_bytes / 1e6 / mid["wall_s"]
+        print(
+            f"{f'{kind}, {image_bytes // 1000} kB':<20} {count:>8} {mid['wall_s']:>7.2f} {mid['busy_s']:>7.2f} "
+            f"{rate:>6.0f} {statistics.median(ratios):>8.0%} {f'{ratios[0]:.0%}-{ratios[-1]:.0%}':>10} "
+            f"{mid['grown_MB']:>8.0f} {quarter[kind]:>6.0f}",
+            flush=True,
         )
-        found.append(json.loads(done.stdout))
-    shutil.rmtree(out, ignore_errors=True)
-    return {name: statistics.median(f[name] for f in found) for name in found[0]}
 
 
 def main() -> None:
@@ -115,23 +129,14 @@ def main() -> None:
     disk = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())
     total_bytes = int(sys.argv[2] if len(sys.argv) > 2 else 600) * 10**6
     print(
-        f"{'export':<20} {'images':>8} {'wall s':>7} {'CPU s':>7} {'MB/s':>6} {'of copy':>8} {'grew MB':>8} {'1/4':>6}"
+        f"{'export':<20} {'images':>8} {'wall s':>7} {'CPU s':>7} {'MB/s':>6} {'of copy':>8} {'range':>10} "
+        f"{'grew MB':>8} {'1/4':>6}"
     )
     for image_bytes in SIZES:
         with tempfile.TemporaryDirectory(dir=disk) as name:
-            place, count, base = Path(name), total_bytes // image_bytes, 0.0
-            make_dataset(place / "full", image_bytes, total_bytes)
-            make_dataset(place / "quarter", image_bytes, total_bytes // 4)
-            for kind in KINDS:
-                full, quarter = (measured(kind, place / part, place) for part in ("full", "quarter"))
-                rate = count * image_bytes / 1e6 / full["wall_s"]
-                base = base or rate
-                label = f"{kind}, {image_bytes // 1000} kB"
-                print(
-                    f"{label:<20} {count:>8} {full['wall_s']:>7.2f} {full['busy_s']:>7.2f} {rate:>6.0f} "
-                    f"{rate / base:>8.0%} {full['grown_MB']:>8.0f} {quarter['grown_MB']:>6.0f}",
-                    flush=True,
-                )
+            make_dataset(Path(name, "full"), image_bytes, total_bytes)
+            make_dataset(Path(name, "quarter"), image_bytes, total_bytes // 4)
+            table(Path(name), image_bytes, total_bytes // image_bytes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every exporter promises, asked of a dataset of the sketch world by a suite that each exporter inherits."""
+"""Every exporter under the suite of the port, read back by readers that are not the product's."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import io
 import json
 import struct
 import tarfile
-from dataclasses import replace
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lmdb
+import msgpack
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
-from jobs import examine, wiring
-from jobs.components import COMPONENTS
-from pipeline.adapters.codec import JpegCodec
+from jobs import wiring
 from pipeline.adapters.segments import Segments
-from pipeline.adapters.stores import LocalStore, MemoryStore, PrefixedStore
-from pipeline.domain.errors import OutputError, StoreError
+from pipeline.adapters.stores import MemoryStore
+from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import IndexRow, sha256_hex
 from pipeline.domain.ports import Exporter, Store
+from pipeline.domain.twins import is_twin, parent_of
+from pipeline.flow.exporting import about_export
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.flow.test_run import DyingStore, Killed
+from tests.contracts.exporter_contract import ExporterContract, Found, files_of
 from tests.worlds import mint, sketches
-
-Found = tuple[str, int, bytes]
-"""Key, label and image bytes of one sample, as a reader of the format finds them."""
 
 
 @pytest.fixture(scope="module")
@@ -45,244 +44,17 @@ def index(source: MemoryStore) -> list[IndexRow]:
 
 
 @pytest.fixture(scope="module")
+def with_twins() -> MemoryStore:
+    """Return a published dataset where every other image has a twin."""
+    store = MemoryStore()
+    mint(sketches(exports=[], twins=[{"use": "darkness", "share": 0.5}]), store)
+    return store
+
+
+@pytest.fixture(scope="module")
 def about(source: MemoryStore) -> dict[str, Any]:
     """Return what an export is told of its version."""
-    manifest = read_manifest(source, "v000001")
-    return {"name": manifest.name, "version": manifest.version, "digest": manifest.digest, "seed": 7}
-
-
-def files_of(store: Store) -> dict[str, bytes]:
-    """Return every file of a store."""
-    return {path: store.get(path) for path in store.list("")}
-
-
-class Recording(MemoryStore):
-    """A store that writes down its changes."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        super().__init__()
-        self.writes: list[str] = []
-
-    def put(self, path: str, data: bytes) -> None:
-        """Note and put; files come through here too."""
-        self.writes.append(f"put {path}")
-        super().put(path, data)
-
-    def delete(self, path: str) -> None:
-        """Note where there is something to delete."""
-        if self.size(path) is not None:
-            self.writes.append(f"delete {path}")
-        super().delete(path)
-
-
-class Dying(DyingStore):
-    """A store whose process dies at the n-th change, deletions included."""
-
-    def delete(self, path: str) -> None:
-        """Delete, or die."""
-        dies = self._count(path)
-        if dies and not self.after:
-            raise Killed
-        super().delete(path)
-        if dies:
-            raise Killed
-
-
-class ExporterContract:
-    """The promises of the Exporter port."""
-
-    kind: str
-    options: dict[str, Any] = {}
-    """Small shards, so that there are several."""
-
-    @pytest.fixture
-    def exporter(self) -> Exporter:
-        """Return the exporter under test, as a recipe would build it."""
-        options, part = (wiring.load(entry) for entry in COMPONENTS["exports"][self.kind])
-        built: Exporter = part(options(use=self.kind, **self.options))
-        return built
-
-    def read(self, target: Store) -> list[Found]:
-        """Return every sample in the order of the export, by a reader that is not the product's."""
-        raise NotImplementedError
-
-    def test_every_image_once_with_its_label_and_its_bytes(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """Each index row becomes one sample: its label, and the segment's bytes unchanged; labels are dense."""
-        target = MemoryStore()
-        summary = exporter.export(source, index, target, about)
-        wanted = {r.key: (r.label, source.get_range(f"segments/{r.segment}.tar", r.offset, r.length)) for r in index}
-        found = self.read(target)
-        assert len(found) == len(wanted) == 30
-        assert {key: (label, image) for key, label, image in found} == wanted
-        assert sorted({label for _, label, _ in found}) == list(range(summary["num_classes"]))
-        assert (summary["kind"], summary["num_images"]) == (self.kind, 30)
-
-    def test_bytes_repeat(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any], tmp_path: Path
-    ) -> None:
-        """Another store, and an index handed in backwards, change no byte."""
-        first, second = MemoryStore(), LocalStore(tmp_path)
-        exporter.export(source, index, first, about)
-        exporter.export(source, index[::-1], second, about)
-        assert files_of(first) == files_of(second)
-
-    def test_manifest_describes_the_files(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """The summary is the manifest, and it lists every other file that lies there with its digest and size."""
-        target = MemoryStore()
-        summary = exporter.export(source, index, target, about | {"balance": ["shape"]})
-        assert summary == json.loads(target.get("manifest.json"))
-        assert summary["source"] == about
-        listed = {f["path"]: (f["sha256"], f["bytes"]) for f in summary["files"]}
-        assert listed == {p: (sha256_hex(d), len(d)) for p, d in files_of(target).items() if p != "manifest.json"}
-        assert "30" in target.get("README.md").decode()
-
-    def test_a_rerun_writes_nothing(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """A finished export is recognised: the same summary and no change."""
-        target = Recording()
-        first = exporter.export(source, index, target, about)
-        assert target.writes[-1] == "put manifest.json"
-        target.writes.clear()
-        assert exporter.export(source, index, target, about) == first
-        assert target.writes == []
-
-    @pytest.mark.parametrize("after", [False, True])
-    def test_killed_at_any_change_it_ends_in_the_same_bytes(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any], *, after: bool
-    ) -> None:
-        """Killed before or after every single change and run again, an export is the undisturbed one and no more."""
-        undisturbed = MemoryStore()
-        exporter.export(source, index, undisturbed, about)
-        wanted = files_of(undisturbed)
-        for dies_at in range(1, 200):
-            store = Dying(dies_at, after=after)
-            try:
-                exporter.export(source, index, store, about)
-            except Killed:
-                exporter.export(source, index, store, about)
-                assert files_of(store) == wanted, f"killed at change {dies_at}"
-            else:
-                break
-        assert dies_at > len(wanted)
-
-    def test_what_stands_is_not_written_again(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """Where one file is lost or cut and the manifest with it, that file alone is written, besides the records."""
-        target = Recording()
-        exporter.export(source, index, target, about)
-        whole = files_of(target)
-        for path in sorted(set(whole) - {"manifest.json"}):
-            for damage in (b"", whole[path][:-1], whole[path][:-1] + bytes([whole[path][-1] ^ 1])):
-                MemoryStore.put(target, path, damage)
-                MemoryStore.delete(target, "manifest.json")
-                target.writes.clear()
-                exporter.export(source, index, target, about)
-                content = [w for w in target.writes if w.split()[1] not in ("manifest.json", "progress.json")]
-                assert content == [f"put {path}"]
-                assert files_of(target) == whole
-
-    def test_leftovers_of_an_earlier_export_go(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """A torn manifest, and files that an export of the same dataset with other options left, are cleared away."""
-        target = MemoryStore()
-        exporter.export(source, index, target, about)
-        whole = files_of(target)
-        target.put("manifest.json", b'{"kind": ')
-        for path in [p for p in whole if p.endswith((".tar", ".parquet", ".jpg"))][:1]:
-            stale = path.replace("000000", "000099")
-            target.put(stale, b"stale")
-        exporter.export(source, index, target, about)
-        assert files_of(target) == whole
-
-    def test_an_export_of_another_dataset_is_not_written_over(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """Another dataset digest, finished or not, is refused in one line that names both; nothing changes."""
-        target, half = Recording(), Dying(4, after=True)
-        exporter.export(source, index, target, about)
-        with pytest.raises(Killed):
-            exporter.export(source, index, half, about)
-        for store in (target, half):
-            before = files_of(store)
-            with pytest.raises(
-                OutputError, match=rf"{about['digest'][:12]}.*eeeeeeeeeeee.*name another place"
-            ) as caught:
-                exporter.export(source, index, store, about | {"digest": "e" * 64})
-            assert "\n" not in str(caught.value)
-            assert files_of(store) == before
-
-    @pytest.mark.parametrize("found", [{"kind": "lmdb"}, {"kind": 5, "source": []}, {"version": "v000001"}])
-    def test_a_manifest_of_something_else_is_not_written_over(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any], found: dict[str, Any]
-    ) -> None:
-        """An export of another kind, or the manifest of a dataset's version, is refused."""
-        target = MemoryStore()
-        target.put("manifest.json", json.dumps(found).encode())
-        with pytest.raises(OutputError, match=r"manifest\.json is of another export"):
-            exporter.export(source, index, target, about)
-
-    def test_a_newer_version_of_the_same_content_replaces_it(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """The old manifest goes first and the new one comes last, so that neither describes a mixture."""
-        target = Recording()
-        exporter.export(source, index, target, about)
-        target.writes.clear()
-        summary = exporter.export(source, index, target, about | {"version": "v000002"})
-        assert summary["source"]["version"] == "v000002"
-        assert (target.writes[0], target.writes[-1]) == ("delete manifest.json", "put manifest.json")
-
-    def test_verify_sees_damage(
-        self, exporter: Exporter, source: MemoryStore, index: list[IndexRow], about: dict[str, Any]
-    ) -> None:
-        """Deep verification of the dataset names the one file of its export in which a byte changed or that is gone."""
-        dataset = MemoryStore()
-        for path, data in files_of(source).items():
-            dataset.put(path, data)
-        root = f"exports/v000001/{self.kind}"
-        exporter.export(dataset, index, PrefixedStore(dataset, root), about)
-        sound = examine.verify(dataset, Segments(), JpegCodec(), deep=True)
-        assert sound["damaged"] == []
-        paths = [p for p in dataset.list(root) if not p.endswith("manifest.json")]
-        for path in (paths[0], paths[-1]):
-            data = dataset.get(path)
-            dataset.put(path, data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
-            assert examine.verify(dataset, Segments(), JpegCodec(), deep=True)["damaged"] == [path]
-            dataset.delete(path)
-            assert examine.verify(dataset, Segments(), JpegCodec(), deep=False)["damaged"] == [path]
-            dataset.put(path, data)
-
-    @pytest.mark.parametrize("shift", [1, -1, 10**9])
-    def test_a_wrong_place_in_a_segment_is_an_error(
-        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any], shift: int
-    ) -> None:
-        """An index that does not fit its segment stops the export, naming the segment; no manifest is written."""
-        moved = [replace(index[0], offset=index[0].offset + shift), *index[1:]]
-        target = MemoryStore()
-        with pytest.raises(StoreError, match=f"segments/{index[0].segment}.tar"):
-            exporter.export(source, moved, target, about)
-        assert target.size("manifest.json") is None
-
-    def test_it_must_be_told_its_version(self, exporter: Exporter, source: Store, index: list[IndexRow]) -> None:
-        """A forgotten seed is an error, not a default order."""
-        with pytest.raises(ValueError, match="nothing of digest, seed"):
-            exporter.export(source, index, MemoryStore(), {"name": "x", "version": "v000001"})
-
-    def test_options_are_frozen_and_checked(self) -> None:
-        """Unknown options are refused, and options cannot change once a recipe is read."""
-        model = wiring.load(COMPONENTS["exports"][self.kind][0])
-        with pytest.raises(ValidationError, match="extra_forbidden"):
-            model(use=self.kind, shards=3)
-        with pytest.raises(ValidationError, match="frozen"):
-            model(use=self.kind).use = "other"
+    return about_export(read_manifest(source, "v000001"), 7)
 
 
 class TestWebDataset(ExporterContract):
@@ -336,7 +108,7 @@ class TestHf(ExporterContract):
     def read(self, target: Store) -> list[Found]:
         """Return the rows of every shard."""
         tables = [pq.read_table(io.BytesIO(target.get(p))) for p in target.list("data/train-")]
-        assert len(tables) > 2
+        assert len(tables) > 1
         rows = [row for table in tables for row in table.to_pylist()]
         assert all(r["image"]["path"] == f"{r['key']}.jpg" for r in rows)
         return [(r["key"], r["label"], r["image"]["bytes"]) for r in rows]
@@ -352,6 +124,119 @@ class TestImageFolder(ExporterContract):
         rows = pq.read_table(io.BytesIO(target.get("metadata.parquet"))).to_pylist()
         assert all(int(r["file_name"].split("/")[0]) == r["label"] for r in rows)
         return [(r["key"], r["label"], target.get(r["file_name"])) for r in rows]
+
+
+class TestLmdb(ExporterContract):
+    """LMDB, read with the libraries that its trainers read it with."""
+
+    kind = "lmdb"
+
+    def read(self, target: Store) -> list[Found]:
+        """Return the records in the order of their numbers; images say whose they are."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "train.lmdb"
+            path.write_bytes(target.get("train.lmdb"))
+            with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as env, env.begin() as txn:
+                keys = msgpack.loads(txn.get(b"__keys__"))
+                assert msgpack.loads(txn.get(b"__len__")) == len(keys) == txn.stat()["entries"] - 3
+                assert keys == [b"%d" % number for number in range(len(keys))]
+                found = [msgpack.loads(txn.get(key)) for key in keys]
+                assert msgpack.loads(txn.get(b"__classnum__")) == len({label for *_, label in found})
+        lines = [line.split("\t") for line in target.get("train.lst").decode().splitlines()]
+        assert [(int(n), int(label)) for n, label, _ in lines] == [(n, label) for n, (_, label) in enumerate(found)]
+        return [
+            (name.removesuffix(".jpg"), label, image) for (*_, name), (image, label) in zip(lines, found, strict=True)
+        ]
+
+
+class TestCrossPairs(ExporterContract):
+    """Cross-pairs, whose images are read with pyarrow."""
+
+    kind = "cross-pairs"
+    options = {"shard_bytes": 10_000}
+
+    def build(self, **options: Any) -> Exporter:
+        """Return an exporter that takes twins, as the others do, where nothing else is asked."""
+        return super().build(**{"twins": True, **options})
+
+    def read(self, target: Store) -> list[Found]:
+        """Return the rows of every shard; every pair names two of them, of one label."""
+        tables = [pq.read_table(io.BytesIO(target.get(p))) for p in target.list("data/images-")]
+        rows = {row["key"]: row for table in tables for row in table.to_pylist()}
+        assert len(rows) == sum(table.num_rows for table in tables)
+        for pair in pq.read_table(io.BytesIO(target.get("pairs.parquet"))).to_pylist():
+            assert rows[pair["input_key"]]["label"] == rows[pair["target_key"]]["label"] == pair["label"]
+            assert pair["differs"]
+        return [(key, row["label"], row["image"]["bytes"]) for key, row in rows.items()]
+
+    @pytest.mark.parametrize("most", [2, 5])
+    def test_max_per_identity(self, source: Store, index: list[IndexRow], about: dict[str, Any], most: int) -> None:
+        """A pair takes two images, so that no identity may be left with one."""
+        super().test_max_per_identity(source, index, about, most)
+        with pytest.raises(UserError, match="no two images of anybody differ"):
+            self.write(self.build(max_per_identity=1), source, index, MemoryStore(), about)
+
+
+class TestPairs(ExporterContract):
+    """Verification pairs; only images in a list are there, and identities stand in place of labels."""
+
+    kind = "pairs"
+    options = {"folds": 2}
+
+    def read(self, target: Store) -> list[Found]:
+        """Return the images as LFW's list and folders name them."""
+        rows = pq.read_table(io.BytesIO(target.get("images.parquet"))).to_pylist()
+        assert {r["file"] for r in rows} == set(target.list("images/"))
+        return [(r["key"], r["identity"], target.get(r["file"])) for r in rows]
+
+    def test_every_image_once_with_its_label_and_its_bytes(
+        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
+    ) -> None:
+        """Every image of a list is there once, with its identity and its bytes unchanged."""
+        target = MemoryStore()
+        summary = exporter.export(source, index, target, about)
+        published = {
+            r.key: (r.identity, source.get_range(f"segments/{r.segment}.tar", r.offset, r.length)) for r in index
+        }
+        found = self.read(target)
+        assert len({key for key, *_ in found}) == len(found) == summary["num_images"]
+        assert {key: (identity, image) for key, identity, image in found}.items() <= published.items()
+
+    def test_manifest_describes_the_files(
+        self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
+    ) -> None:
+        """The summary is the manifest, and it lists every other file that lies there with its digest and size."""
+        target = MemoryStore()
+        summary = exporter.export(source, index, target, about)
+        assert summary == json.loads(target.get("manifest.json"))
+        listed = {f["path"]: (f["sha256"], f["bytes"]) for f in summary["files"]}
+        assert listed == {p: (sha256_hex(d), len(d)) for p, d in files_of(target).items() if p != "manifest.json"}
+
+    def test_labels_with_gaps_become_dense(self, source: Store, index: list[IndexRow], about: dict[str, Any]) -> None:
+        """Lists name identities, which no erasure renumbers: who is left is named as before."""
+        left = [row for row in index if row.label not in (0, 4)]
+        target = MemoryStore()
+        self.write(self.build(), source, left, target, about)
+        assert {(key, identity) for key, identity, _ in self.read(target)} <= {(r.key, r.identity) for r in left}
+
+    @pytest.mark.parametrize("most", [2, 5])
+    def test_max_per_identity(self, source: Store, index: list[IndexRow], about: dict[str, Any], most: int) -> None:
+        """No identity has more images than asked for; one of each is too few for a mated pair, and that is said."""
+        target = MemoryStore()
+        self.write(self.build(max_per_identity=most), source, index, target, about)
+        assert max(Counter(identity for _, identity, _ in self.read(target)).values()) == min(most, 3)
+        with pytest.raises(UserError, match="nobody there has two images"):
+            self.write(self.build(max_per_identity=1), source, index, MemoryStore(), about)
+
+    @pytest.mark.parametrize("twins", [True, False])
+    def test_twins(self, with_twins: MemoryStore, *, twins: bool) -> None:
+        """Twins are drawn where that is asked for, and never against their own image."""
+        target = MemoryStore()
+        wiring.export_on(with_twins, self.build(twins=twins), target)
+        assert any(is_twin(key) for key, *_ in self.read(target)) is twins
+        for pair in pq.read_table(io.BytesIO(target.get("pairs.parquet"))).to_pylist():
+            origins = {parent_of(pair[f"key_{side}"]) or pair[f"key_{side}"] for side in "ab"}
+            assert len(origins) == 2
 
 
 def read_record(rec: bytes, place: int) -> tuple[bytes, int]:

@@ -18,7 +18,8 @@ from pipeline.domain.ports import LabelledFaces, Recogniser
 from pipeline.flow.labelled import embed_labelled
 from tests.worlds import mint, sketches
 
-SOURCES = ("folder", "dataset", "npz", "npy", "parquet", "sketch")
+EXPORTS = ("webdataset", "recordio", "imagefolder")
+SOURCES = ("folder", "dataset", "npz", "npy", "parquet", "sketch", *EXPORTS)
 SKETCH = "sketch://faces?identities=4&images=3&seed=5"
 
 
@@ -46,7 +47,7 @@ def references(tmp_path_factory: pytest.TempPathFactory, judge: Recogniser) -> d
     (root / "b.labels.txt").write_text("\n".join(labels) + "\n")
     (root / "b.npy.json").write_text(json.dumps({"space": judge.space.to_dict()}))
     write_parquet(root / "c.parquet", vectors, labels, names, space)
-    mint(sketches(), open_store(str(root / "set")))
+    mint(sketches(exports=[{"use": kind} for kind in EXPORTS]), open_store(str(root / "set")))
     return {
         "folder": str(root / "folder"),
         "dataset": str(root / "set"),
@@ -54,6 +55,7 @@ def references(tmp_path_factory: pytest.TempPathFactory, judge: Recogniser) -> d
         "npy": str(root / "b.npy"),
         "parquet": str(root / "c.parquet"),
         "sketch": SKETCH,
+        **{kind: str(root / "set/exports/v000001" / kind) for kind in EXPORTS},
     }
 
 
@@ -120,9 +122,12 @@ def test_embeddings_are_the_same_from_every_source(
     assert found.unreadable == ()
 
 
-def test_a_dataset_gives_every_image_under_its_identity(references: dict[str, str], judge: Recogniser) -> None:
-    """A published dataset of ten people with three images each comes whole, by identity."""
-    found = embed_labelled(opened(references, "dataset"), judge, 8)
+@pytest.mark.parametrize("kind", ["dataset", *EXPORTS])
+def test_a_dataset_gives_every_image_under_its_identity(
+    references: dict[str, str], judge: Recogniser, kind: str
+) -> None:
+    """A published dataset of ten people with three images each comes whole, by identity; so do its exports."""
+    found = embed_labelled(opened(references, kind), judge, 8)
 
     assert np.bincount(found.labels_N).tolist() == [3] * 10
 

@@ -19,6 +19,7 @@ from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import LeaseHeldError, StoreError
 from pipeline.domain.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.domain.ports import Codec, Store
+from pipeline.domain.seal import sealed
 from pipeline.flow.lease import Lease, acquire
 from pipeline.flow.ledger import on_purpose
 from pipeline.flow.orphans import find_orphans, remove_orphans
@@ -74,9 +75,9 @@ def filled(store: Any, files: dict[str, bytes]) -> Any:
     return store
 
 
-def check(store: Store, codec: Codec, *, deep: bool) -> Verified:
+def check(store: Store, codec: Codec, *, deep: bool, decode: bool = False) -> Verified:
     """Verify a dataset of the sketch world."""
-    return verify(store, Segments(), codec, deep=deep)
+    return verify(store, Segments(), codec, deep=deep, decode=decode)
 
 
 def damaged(found: Verified) -> set[str]:
@@ -94,10 +95,10 @@ def digest(store: Store) -> str:
 
 
 def edit(store: MemoryStore, path: str, change: Callable[[Any], None]) -> None:
-    """Change the JSON of a record."""
+    """Change the JSON of a record as somebody would who seals it again."""
     raw = json.loads(store.get(path))
     change(raw)
-    store.put(path, canonical_json(raw))
+    store.put(path, canonical_json(sealed(raw)))
 
 
 def flip(store: MemoryStore, path: str) -> None:
@@ -115,6 +116,7 @@ def test_an_undamaged_dataset_has_no_problem(dataset: MemoryStore, codec: Codec,
     assert found.problems == ()
     assert found.versions == ("v000001", "v000002")
     assert found.images == (36 if deep else 0)
+    assert found.decoded == 0
     assert found.files > 30
     assert {e.path: e for e in dataset.entries("")} == before
 
@@ -326,18 +328,35 @@ def recommit(store: MemoryStore, path: str, data: bytes) -> None:
     for record in [*store.list("receipts/"), FIRST, SECOND]:
         text = store.get(record).decode()
         if old in text:
-            store.put(record, text.replace(old, new).encode())
+            store.put(record, canonical_json(sealed(json.loads(text.replace(old, new)))))
     for record in (FIRST, SECOND):
         manifest = Manifest.from_json(store.get(record))
         before = read_manifest(store, "v000001").digest if record == SECOND else None
         store.put(record, replace(manifest, parent_digest=before).to_json())
 
 
+def test_images_are_decoded_where_no_audit_read_these_very_bytes(dataset: MemoryStore, codec: Codec) -> None:
+    """An audit's word is taken for the bytes that a version names; without it, or if asked for, images are decoded."""
+    units = dataset.list("receipts/make-")
+    each = {Receipt.from_json(dataset.get(p)).name: Receipt.from_json(dataset.get(p)).counts.accepted for p in units}
+    assert sum(each.values()) == 36
+    found = check(dataset, codec, deep=True, decode=True)
+    assert (found.images, found.decoded, found.problems) == (36, 36, ())
+    dataset.delete("receipts/audit-make-g0-000001.json")
+    found = check(dataset, codec, deep=True)
+    assert (found.images, found.decoded, found.problems) == (36, each["make-g0-000001"], ())
+    flip(dataset, "audits/make-g0-000002.parquet")
+    found = check(dataset, codec, deep=True)
+    assert (found.images, found.decoded) == (36, each["make-g0-000001"] + each["make-g0-000002"])
+    assert damaged(found) == {"audits/make-g0-000002.parquet"}
+
+
+@pytest.mark.parametrize("audited", [False, True])
 @pytest.mark.parametrize(("suffix", "word"), [("jpg", "do not decode"), ("json", "side-cars")])
 def test_an_image_or_side_car_that_was_written_broken_is_found(
-    dataset: MemoryStore, codec: Codec, suffix: str, word: str
+    dataset: MemoryStore, codec: Codec, suffix: str, word: str, audited: bool
 ) -> None:
-    """Digests are right, the content is not: every image is decoded, every side-car parsed."""
+    """Digests are right, the content is not: images are decoded and side-cars parsed, audited ones if asked for."""
     data = bytearray(dataset.get(TAR))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         member = next(m for m in archive if m.name.endswith(suffix))
@@ -345,7 +364,9 @@ def test_an_image_or_side_car_that_was_written_broken_is_found(
     recommit(dataset, TAR, bytes(data))
     for name in dataset.list("exports/"):
         dataset.delete(name)
-    found = check(dataset, codec, deep=True)
+    if not audited:
+        dataset.delete("receipts/audit-make-g0-000001.json")
+    found = check(dataset, codec, deep=True, decode=audited)
     assert damaged(found) == {TAR}
     assert word in str(found.problems[0])
 
@@ -411,10 +432,11 @@ def lease_of(store: Store) -> Lease:
 
 ORPHANS = ["segments/make-g7-000000.tar", "segments/make-g7-000000.parquet", "audits/make-g7-000000.parquet",
            "enrolled/g7.parquet", "versions/v000003/README.md", "versions/v000001/index-0000000000000000.parquet",
+           "previews/make-g7-000000.parquet",
            "exports/v000003/webdataset/train-000000.tar", "exports/v000001/webdataset/train-000077.tar",
            "quarantine/make-g0-000001-1.json", "runs/lease-000001.json", "runs/0123456789ab.json"]  # fmt: skip
 KEPT = ["runs/ffffffffffff.json", "runs/lease-000002.json", "recipes/g7.yaml", "receipts/note.txt", "README.md",
-        "private/gallery.parquet", "previews/x.jpg", "quarantine/make-g7-000000-1.json"]  # fmt: skip
+        "private/gallery.parquet", "quarantine/make-g7-000000-1.json"]  # fmt: skip
 
 
 @pytest.fixture
@@ -459,7 +481,8 @@ def test_what_turned_up_or_was_named_since_the_listing_is_kept(littered: MemoryS
     entry = replace(raw.files[0], path="segments/make-g7-000000.tar")
     late = replace(raw, unit=unit, name="make-g7-000000", files=(entry,))
     littered.put("receipts/make-g7-000000.json", late.to_json())
-    littered.put("receipts/enrolled-g7.json", littered.get("receipts/enrolled-g0.json").replace(b"g0", b"g7"))
+    enrolled = json.loads(littered.get("receipts/enrolled-g0.json").replace(b"g0", b"g7"))
+    littered.put("receipts/enrolled-g7.json", canonical_json(sealed(enrolled)))
     littered.put("audits/make-g7-000000.parquet", b"another content")
     removed = remove_orphans(littered, Later(), lease_of(littered), listed)
     kept = {"segments/make-g7-000000.tar", "audits/make-g7-000000.parquet", "enrolled/g7.parquet"}

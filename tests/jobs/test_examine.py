@@ -265,7 +265,9 @@ def test_verification_is_printed_in_lines(
     monkeypatch.setenv("COLUMNS", "80")
     facts = examine.verify(dataset, Segments(), _codec(), deep=True)
     show.print_verify(facts)
-    assert "read and hashed, 36 images decoded: 0 problems" in capsys.readouterr().out
+    assert "read and hashed, 36 images, 0 of them decoded now: 0 problems" in " ".join(capsys.readouterr().out.split())
+    show.print_verify(examine.verify(dataset, Segments(), _codec(), deep=True, decode=True))
+    assert "read and hashed, 36 images, 36 of them decoded now: 0 problems" in " ".join(capsys.readouterr().out.split())
     dataset.delete("segments/make-g0-000001.tar")
     facts = examine.verify(dataset, Segments(), _codec(), deep=False)
     assert json.loads(json.dumps(facts)) == facts

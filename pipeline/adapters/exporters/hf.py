@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.adapters.exporters.files import hashed
+from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import shuffled, with_images
-from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
-from pipeline.domain.manifest import FileEntry, IndexRow
-from pipeline.domain.ports import Store
+from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
+from pipeline.domain.manifest import IndexRow
+from pipeline.domain.ports import ImageFacts, Store
 from pipeline.domain.recipe import ExportNode
 
 SHARD = re.compile(r"data/train-\d{6}\.parquet")
@@ -41,20 +42,24 @@ class HfOptions(ExportNode):
 
 
 class HfExporter:
-    """Writes `data/train-000000.parquet` and so on, `README.md`, and last `manifest.json`.
+    """Writes `data/train-000000.parquet` and so on, `labels.parquet`, `README.md`, and last `manifest.json`.
 
-    Columns: image (struct of bytes and path), label, identity (its number at enrolment), cell, key. Local temporary
-    files hold one shard at a time, memory one row group and what is being fetched.
+    Columns: image (struct of bytes and path), label, identity (its number at enrolment), cell, key. Memory
+    holds one row group and a window of images.
     """
 
     kind = "hf"
 
     def __init__(self, options: HfOptions | None = None) -> None:
-        self._options = options or HfOptions()
-        self.twins = self._options.twins
+        self.options = options or HfOptions()
 
     def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+        self,
+        source: Store,
+        index: Sequence[IndexRow],
+        target: Store,
+        about: Mapping[str, Any],
+        facts: ImageFacts | None = None,
     ) -> dict[str, Any]:
         """Write the export into `target`, which holds nothing else; return its manifest.
 
@@ -66,28 +71,31 @@ class HfExporter:
             OutputError: `target` holds an export of another dataset or kind.
             StoreError: an image is not where the index says.
         """
-        head = head_of(self.kind, index, about, **self._options.model_dump(exclude={"use"}))
+        own = {name: getattr(self.options, name) for name in ("shard_bytes", "class_names", "license")}
+        head = head_of(self.kind, index, about, **own)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
-        names = _names(index, self._options.class_names)
+        names = _names(index, self.options.class_names)
         kinds = {"image": "Image", "label": "ClassLabel" if names else "int64"}
         kinds |= {"identity": "int64", "cell": "string", "key": "string"}
         schema = schema_of(kinds, names)
-        shards = [
-            writing.add(_part(source, number, rows, schema))[0]
-            for number, rows in enumerate(self._shards(shuffled(index, about["seed"])))
-        ]
-        sizes = sum(row.length for row in index), sum(s.bytes for s in shards)
+        writing.add(labels_part(index, about))
+        with resized(source, index, self.options) as (images, sized):
+            shards = [
+                writing.stream(_part(images, number, rows, schema))[0]
+                for number, rows in enumerate(self._shards(shuffled(sized, about["seed"])))
+            ]
+        sizes = sum(row.length for row in sized), sum(s.bytes for s in shards)
         features = features_yaml(kinds, names)
-        front = front_matter(head, self._options.license, "data/train-*.parquet", features, sizes)
+        front = front_matter(head, self.options.license, "data/train-*.parquet", features, sizes)
         return writing.finish(front + _card(head, len(shards), named=bool(names)), "data/train-", SHARD)
 
     def _shards(self, rows: Iterable[IndexRow]) -> Iterator[list[IndexRow]]:
         shard: list[IndexRow] = []
         size = 0
         for row in rows:
-            if shard and size + row.length > self._options.shard_bytes:
+            if shard and size + row.length > self.options.shard_bytes:
                 yield shard
                 shard, size = [], 0
             shard.append(row)
@@ -104,22 +112,18 @@ def _names(index: Sequence[IndexRow], limit: int) -> list[str]:
     return [f"i{known[label]:08d}" for label in range(len(known))]
 
 
-def _part(source: Store, number: int, rows: Sequence[IndexRow], schema: Any) -> Part:
-    path = f"data/train-{number:06d}.parquet"
-
-    def write(here: Path) -> list[FileEntry]:
+def _part(source: Store, number: int, rows: Sequence[IndexRow], schema: Any) -> Stream:
+    def write(files: Sequence[HashedFile]) -> None:
         import pyarrow.parquet as pq
 
-        local = here / Path(path).name
         # JPEG does not shrink, and nobody looks for an image by its bytes
         codecs = dict.fromkeys(("label", "identity", "cell", "key"), "zstd")
         settings = {**PARQUET, "compression": codecs, "write_statistics": list(codecs)}
-        with hashed(local) as out, pq.ParquetWriter(out, schema, **settings) as writer:
+        with pq.ParquetWriter(files[0], schema, **settings) as writer:
             for group in _groups(with_images(source, rows)):
                 writer.write_table(_table(group, schema), row_group_size=ROW_GROUP)
-        return [out.entry(path)]
 
-    return Part((path,), write)
+    return Stream((f"data/train-{number:06d}.parquet",), write, sum(row.length for row in rows))
 
 
 def _groups(images: Iterable[tuple[IndexRow, bytes]]) -> Iterator[list[tuple[IndexRow, bytes]]]:
@@ -157,14 +161,16 @@ def _card(head: Mapping[str, Any], shards: int, *, named: bool) -> str:
 {head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities in {shards:,} Parquet shards,
 shuffled across identities. Dataset digest `{source["digest"]}`;
 the digest of every file is in `{MANIFEST}`.
-
+{choice_lines(head)}
 | column | content |
 |---|---|
-| `image` | face, RGB; its JPEG bytes are those published |
+| `image` | face, RGB; {bytes_line(head)} |
 | `label` | 0 to {last}: {label} |
 | `identity` | the identity's number at enrolment |
 | `cell` | perceived attributes of the identity |
 | `key` | name of the image within the dataset |
+
+{LABELS_LINE}
 
 ```python
 from datasets import load_dataset
@@ -174,5 +180,5 @@ faces = load_dataset("path/to/this/folder", split="train")
 
 Labels name synthetic identities, which were made and are nobody. Cells are a model's estimates of appearance,
 pooled over an identity's probe images; they are not facts about a person.
-{licence_line(head["license"])}
+{licence_line(head)}
 """

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from pipeline.domain.licences import licence_of
+
 Licence = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,39}$")]
 """A licence by the hub's name for it, for example `cc-by-4.0`."""
 _SIZES = (
@@ -67,7 +69,7 @@ def front_matter(
 
     Args:
         head: what the export's manifest begins with.
-        licence: the hub's name of the licence.
+        licence: the hub's name of the licence; `unknown` for that of the dataset, where the head states one.
         files: where the split `train` lies, as `data_files` of the configuration; None to leave it to the loader.
         features: see `features_yaml`.
         sizes: bytes of the split, and bytes to download.
@@ -82,7 +84,7 @@ def front_matter(
     info = {"features": list(features), "splits": [split], "download_size": sizes[1], "dataset_size": sizes[0]}
     front = {
         "pretty_name": f"{source['name']} {source['version']}",
-        "license": licence,
+        **_licence(licence, head.get("licence")),
         "task_categories": ["image-classification"],
         "tags": ["face-recognition", "synthetic"],
         "annotations_creators": ["machine-generated"],
@@ -95,8 +97,15 @@ def front_matter(
     return f"---\n{text}---\n"
 
 
-def licence_line(licence: str) -> str:
-    """Return what a card says of the licence."""
+def _licence(licence: str, stated: str | None) -> dict[str, str]:
+    return licence_of(stated).hub if licence == "unknown" and stated else {"license": licence}
+
+
+def licence_line(head: Mapping[str, Any]) -> str:
+    """Return what a card says of the licence: the export's own, or else that of the dataset."""
+    licence = head["license"]
+    if licence == "unknown" and head.get("licence"):
+        return f"Licence: {head['licence']}."
     if licence == "unknown":
         return "No licence was stated when this was exported; set the export's `license` before you hand it on."
     return f"Licence: {licence}."

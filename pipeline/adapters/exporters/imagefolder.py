@@ -18,10 +18,12 @@ from pydantic import Field
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import by_label, with_images
+from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import FileEntry, IndexRow
-from pipeline.domain.ports import Store
+from pipeline.domain.ports import ImageFacts, Store
 from pipeline.domain.recipe import ExportNode
 
 METADATA = "metadata.parquet"
@@ -42,7 +44,7 @@ class ImageFolderOptions(ExportNode):
 
 
 class ImageFolderExporter:
-    """Writes `<label>/<key>.jpg` for every image, `metadata.parquet`, `README.md`, and last `manifest.json`.
+    """Writes `<label>/<key>.jpg` for every image, `metadata.parquet`, `labels.parquet`, card, last `manifest.json`.
 
     Labels are padded with zeros to one width, so that loaders that number folders in the order of their names give
     every folder its own label. `metadata.parquet` has file_name, label, identity, cell and key, by label and key.
@@ -51,11 +53,15 @@ class ImageFolderExporter:
     kind = "imagefolder"
 
     def __init__(self, options: ImageFolderOptions | None = None) -> None:
-        self._options = options or ImageFolderOptions()
-        self.twins = self._options.twins
+        self.options = options or ImageFolderOptions()
 
     def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+        self,
+        source: Store,
+        index: Sequence[IndexRow],
+        target: Store,
+        about: Mapping[str, Any],
+        facts: ImageFacts | None = None,
     ) -> dict[str, Any]:
         """Write the export into `target`, which holds nothing else; return its manifest.
 
@@ -67,22 +73,24 @@ class ImageFolderExporter:
             OutputError: there are more images than allowed, or `target` holds an export of another dataset or kind.
             StoreError: an image is not where the index says.
         """
-        if len(index) > self._options.max_images:
+        if len(index) > self.options.max_images:
             raise OutputError(
                 f"{len(index):,} images, each an object of its own; imagefolder writes up to "
-                f"{self._options.max_images:,}: export to hf or webdataset, or raise the export's max_images"
+                f"{self.options.max_images:,}: export to hf or webdataset, or raise the export's max_images"
             )
-        head = head_of(self.kind, index, about, license=self._options.license)
+        head = head_of(self.kind, index, about, license=self.options.license)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
-        rows = by_label(index)
-        width = len(str(rows[-1].label)) if rows else 1
-        size = sum(writing.put(_name(row, width), image).bytes for row, image in with_images(source, rows))
+        writing.add(labels_part(index, about))
+        with resized(source, index, self.options) as (images, sized):
+            rows = by_label(sized)
+            width = len(str(rows[-1].label))
+            size = sum(writing.put(_name(row, width), image).bytes for row, image in with_images(images, rows))
         size += writing.add(_metadata(rows, width))[0].bytes
         kinds = {"image": "Image"} | {name: kind for name, kind in COLUMNS.items() if name != "file_name"}
         sizes = sum(row.length for row in rows), size
-        front = front_matter(head, self._options.license, None, features_yaml(kinds), sizes)
+        front = front_matter(head, self.options.license, None, features_yaml(kinds), sizes)
         return writing.finish(front + _card(head), "", IMAGE)
 
 
@@ -113,11 +121,13 @@ def _card(head: Mapping[str, Any]) -> str:
 
 {head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities.
 Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
-
+{choice_lines(head)}
 | file | content |
 |---|---|
-| `<label>/<key>.jpg` | face, RGB, bytes as published |
+| `<label>/<key>.jpg` | face, RGB, {bytes_line(head)} |
 | `{METADATA}` | file_name, label, identity (its number at enrolment), cell (perceived attributes), key |
+
+{LABELS_LINE}
 
 ```python
 from datasets import load_dataset
@@ -127,5 +137,5 @@ faces = load_dataset("imagefolder", data_dir=".", split="train")
 
 Labels, 0 to {max(head["num_classes"] - 1, 0)}, name synthetic identities, which were made and are nobody. Cells are a
 model's estimates of appearance, pooled over an identity's probe images; they are not facts about a person.
-{licence_line(head["license"])}
+{licence_line(head)}
 """

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.adapters.exporters.files import HashedFile, hashed
+from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.images import by_label, shuffled, with_images
-from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
+from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.errors import OutputError
-from pipeline.domain.manifest import FileEntry, IndexRow
-from pipeline.domain.ports import Store
+from pipeline.domain.manifest import IndexRow
+from pipeline.domain.ports import ImageFacts, Store
 from pipeline.domain.recipe import ExportNode
 
 MAGIC = 0xCED7230A
@@ -30,8 +31,15 @@ FLOAT_LIMIT = 2**24
 """Labels and ranges are float32 in the file: integers above this are not all told apart."""
 RECORD_LIMIT_bytes = 2**29
 """Lengths have 29 bits."""
+FRAME_bytes = 35
+"""What a record is longer than its image, at most, where nothing is escaped."""
+TOGETHER_bytes = 1 << 20
+"""Records written in one piece."""
 FILES = ("train.rec", "train.idx", "train.lst", "property")
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+_FRAMED = struct.Struct("<IIIfQQ")
+"""Magic word, flag 0 (whole) with the length, and `header_of` an image."""
+_FILLS = tuple(bytes(n) for n in range(4))
 
 
 class RecordIOOptions(ExportNode):
@@ -43,21 +51,25 @@ class RecordIOOptions(ExportNode):
 
 
 class RecordIOExporter:
-    """Writes `train.rec`, `train.idx`, `train.lst`, `property`, `README.md`, and last `manifest.json`.
+    """Writes `train.rec`, `train.idx`, `train.lst`, `property`, `labels.parquet`, a card, and last `manifest.json`.
 
     `property` holds `num_classes,height,width`. `train.lst` holds number, label and `<key>.jpg` by tabs: it says which
-    published image a record is. A store takes whole files, so `train.rec` is made in the temporary directory first,
-    which needs as much room as the images have.
+    published image a record is. Files grow where they will stand: no room is needed beside it.
     """
 
     kind = "recordio"
 
     def __init__(self, options: RecordIOOptions | None = None) -> None:
-        chosen = options or RecordIOOptions()
-        self.twins, self._legacy = chosen.twins, chosen.legacy
+        self.options = options or RecordIOOptions()
+        self._legacy = self.options.legacy
 
     def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+        self,
+        source: Store,
+        index: Sequence[IndexRow],
+        target: Store,
+        about: Mapping[str, Any],
+        facts: ImageFacts | None = None,
     ) -> dict[str, Any]:
         """Write the export into `target`, which holds nothing else; return its manifest.
 
@@ -76,11 +88,13 @@ class RecordIOExporter:
         if writing.finished is not None:
             return writing.finished
 
-        def write(here: Path) -> list[FileEntry]:
-            rows = by_label(index) if self._legacy else shuffled(index, about["seed"])
-            return _write(here, with_images(source, rows), head["num_classes"], legacy=self._legacy)
+        def write(files: Sequence[HashedFile]) -> None:
+            with resized(source, index, self.options) as (images, sized):
+                rows = by_label(sized) if self._legacy else shuffled(sized, about["seed"])
+                _write(files, with_images(images, rows), head["num_classes"], legacy=self._legacy)
 
-        writing.add(Part(FILES, write))
+        writing.add(labels_part(index, about))
+        writing.stream(Stream(FILES, write, sum(row.length + FRAME_bytes for row in index)))
         return writing.finish(_card(head), "train.", re.compile(r"train\.(rec|idx|lst)"))
 
     def _check(self, head: Mapping[str, Any]) -> None:
@@ -92,8 +106,6 @@ class RecordIOExporter:
                 f"{head['layout']} layout needs float32 numbers up to {largest:,}, exact only to {FLOAT_LIMIT:,}; "
                 + ("use the flat layout" if self._legacy else "export to webdataset or hf")
             )
-        if not head["num_images"]:
-            raise OutputError("no image to export: readers of RecordIO need a record 0; publish a version with images")
 
 
 class RecordWriter:
@@ -109,6 +121,24 @@ class RecordWriter:
         if len(payload) >= RECORD_LIMIT_bytes:
             raise OutputError(f"record {number} has {len(payload):,} bytes; RecordIO takes less than 2**29: use hf")
         self._rec.write(framed(payload))
+
+    def add_images(self, first: int, labels: Sequence[int], images: Sequence[bytes]) -> None:
+        """Append records of images, numbered from `first` on: the bytes that `add` writes, in one piece."""
+        place, parts, lines = self._rec.tell(), list[bytes](), list[bytes]()
+        for number, (label, image) in enumerate(zip(labels, images, strict=True), start=first):
+            size = len(image) + 24
+            parts += (_FRAMED.pack(MAGIC, size, 0, label, number, 0), image, _FILLS[-size % 4])
+            lines.append(b"%d\t%d\n" % (number, place))
+            place += size + 8 + -size % 4
+        block = b"".join(parts)
+        # records lie at multiples of four: one magic word more than there are records is one to be escaped
+        whole = np.count_nonzero(np.frombuffer(block, "<u4") == MAGIC) == len(images)
+        if whole and max(map(len, images)) + 24 < RECORD_LIMIT_bytes:
+            self._idx.extend(lines, sum(map(len, lines)))
+            self._rec.write(block)
+            return
+        for number, (label, image) in enumerate(zip(labels, images, strict=True), start=first):
+            self.add(number, header_of(number, label), image)
 
 
 def framed(payload: bytes) -> bytes:
@@ -142,26 +172,43 @@ def _range_header(number: int, start: int, stop: int, id2: int = 0) -> bytes:
     return header_of(number, 0, flag=2, id2=id2) + struct.pack("<ff", start, stop)
 
 
-def _write(here: Path, images: Iterable[tuple[IndexRow, bytes]], classes: int, *, legacy: bool) -> list[FileEntry]:
-    rec, idx, lst, prop = FILES
+def _write(
+    files: Sequence[HashedFile], images: Iterable[tuple[IndexRow, bytes]], classes: int, *, legacy: bool
+) -> None:
+    rec, idx, lst, prop = files
+    out = RecordWriter(rec, idx)
     size_px: tuple[int, int] | None = None
-    with hashed(here / rec) as records, hashed(here / idx) as places, hashed(here / lst) as names:
-        out = RecordWriter(records, places)
-        number = 1 if legacy else 0
-        ranges: list[_Range] = []
-        for row, image in images:
-            size_px = size_px or _size_px(image)
+    number = 1 if legacy else 0
+    ranges: list[_Range] = []
+    for rows, bodies in _together(images):
+        size_px = size_px or _size_px(bodies[0])
+        out.add_images(number, [row.label for row in rows], bodies)
+        for place, row in enumerate(rows, start=number):
             if legacy and (not ranges or ranges[-1].label != row.label):
-                ranges.append(_Range(row.label, number))
-            out.add(number, header_of(number, row.label), image)
-            names.write(b"%d\t%d\t%s.jpg\n" % (number, row.label, row.key.encode()))
-            number += 1
-        if legacy:
-            _write_ranges(out, ranges, number)
+                ranges.append(_Range(row.label, place))
+        lines = [f"{place}\t{row.label}\t{row.key}.jpg\n" for place, row in enumerate(rows, start=number)]
+        lst.write("".join(lines).encode())
+        number += len(rows)
+    if legacy:
+        _write_ranges(out, ranges, number)
     height_px, width_px = size_px or (0, 0)
-    with hashed(here / prop) as said:
-        said.write(f"{classes},{height_px},{width_px}\n".encode())
-    return [records.entry(rec), places.entry(idx), names.entry(lst), said.entry(prop)]
+    prop.write(f"{classes},{height_px},{width_px}\n".encode())
+
+
+def _together(images: Iterable[tuple[IndexRow, bytes]]) -> Iterator[tuple[list[IndexRow], list[bytes]]]:
+    """Yield rows and images in pieces of about `TOGETHER_bytes`."""
+    rows: list[IndexRow] = []
+    bodies: list[bytes] = []
+    size = 0
+    for row, image in images:
+        rows.append(row)
+        bodies.append(image)
+        size += len(image)
+        if size >= TOGETHER_bytes:
+            yield rows, bodies
+            rows, bodies, size = [], [], 0
+    if rows:
+        yield rows, bodies
 
 
 class _Range(NamedTuple):
@@ -197,13 +244,15 @@ def _card(head: Mapping[str, Any]) -> str:
 
 {images:,} images of {classes:,} synthetic identities. Layout: {head["layout"]}: {layout}.
 Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
-
+{choice_lines(head)}
 | file | content |
 |---|---|
-| `train.rec` | records: header (flag, label, id, id2) and JPEG bytes as published |
+| `train.rec` | records: header (flag, label, id, id2) and JPEG; {bytes_line(head)} |
 | `train.idx` | number and place of each record |
 | `train.lst` | number, label and key of each image |
 | `property` | classes, height, width |
+
+{LABELS_LINE}
 
 Trainers want two numbers:
 

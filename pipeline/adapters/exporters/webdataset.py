@@ -10,17 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from pipeline.adapters.exporters.files import hashed
+from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.images import shuffled, with_images
+from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.tars import TarWriter
-from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
+from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.manifest import FileEntry, IndexRow
-from pipeline.domain.ports import Store
+from pipeline.domain.ports import ImageFacts, Store
 from pipeline.domain.recipe import ExportNode
 from pipeline.domain.ustar import member_bytes
 
@@ -36,7 +37,7 @@ class WebDatasetOptions(ExportNode):
 
 
 class WebDatasetExporter:
-    """Writes `train-000000.tar` and so on, `README.md`, and last `manifest.json`.
+    """Writes `train-000000.tar` and so on, `labels.parquet`, `README.md`, and last `manifest.json`.
 
     A sample is `<key>.cls` (label in decimal), `<key>.jpg` and `<key>.json` (key, label, identity, cell). Local
     temporary files hold one shard at a time. Source: the WebDataset format (webdataset.github.io/webdataset).
@@ -45,11 +46,16 @@ class WebDatasetExporter:
     kind = "webdataset"
 
     def __init__(self, options: WebDatasetOptions | None = None) -> None:
-        chosen = options or WebDatasetOptions()
-        self.twins, self._shard_bytes = chosen.twins, chosen.shard_bytes
+        self.options = options or WebDatasetOptions()
+        self._shard_bytes = self.options.shard_bytes
 
     def export(
-        self, source: Store, index: Sequence[IndexRow], target: Store, about: Mapping[str, Any]
+        self,
+        source: Store,
+        index: Sequence[IndexRow],
+        target: Store,
+        about: Mapping[str, Any],
+        facts: ImageFacts | None = None,
     ) -> dict[str, Any]:
         """Write the export into `target`, which holds nothing else; return its manifest.
 
@@ -65,41 +71,46 @@ class WebDatasetExporter:
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
-        shards = [
-            writing.add(_part(source, number, rows))[0]
-            for number, rows in enumerate(self._shards(shuffled(index, about["seed"])))
-        ]
+        writing.add(labels_part(index, about))
+        with resized(source, index, self.options) as (images, rows):
+            shards = [
+                writing.stream(_part(images, number, of_shard, self._shard_bytes))[0]
+                for number, of_shard in enumerate(self._shards(shuffled(rows, about["seed"])))
+            ]
         return writing.finish(_card(head, shards), "train-", SHARD)
 
-    def _shards(self, rows: Iterable[IndexRow]) -> Iterator[list[IndexRow]]:
-        """Yield each shard's rows: cut where the next would overflow."""
-        shard: list[IndexRow] = []
+    def _shards(self, rows: Iterable[IndexRow]) -> Iterator[list[_Sample]]:
+        """Yield what each shard holds: cut where the next would overflow."""
+        shard: list[_Sample] = []
         size = 0
         for row in rows:
-            labels = _labels(row)
-            added = sum(member_bytes(len(data)) for data in labels) + member_bytes(row.length)
+            sample = _Sample(row, *_labels(row))
+            added = member_bytes(len(sample.cls)) + member_bytes(row.length) + member_bytes(len(sample.car))
             if shard and size + added > self._shard_bytes:
                 yield shard
                 shard, size = [], 0
-            shard.append(row)
+            shard.append(sample)
             size += added
         if shard:
             yield shard
 
 
-def _part(source: Store, number: int, rows: Iterable[IndexRow]) -> Part:
-    path = f"train-{number:06d}.tar"
+class _Sample(NamedTuple):
+    row: IndexRow
+    cls: bytes
+    car: bytes
 
-    def write(here: Path) -> list[FileEntry]:
-        with hashed(here / path) as out:
-            archive = TarWriter(out)
-            for row, image in with_images(source, rows):
-                cls, car = _labels(row)
-                archive.add((f"{row.key}.cls", cls), (f"{row.key}.jpg", image), (f"{row.key}.json", car))
-            archive.end()
-        return [out.entry(path)]
 
-    return Part((path,), write)
+def _part(source: Store, number: int, samples: Sequence[_Sample], about_bytes: int) -> Stream:
+    def write(files: Sequence[HashedFile]) -> None:
+        (out,) = files
+        archive = TarWriter(out)
+        images = with_images(source, (sample.row for sample in samples))
+        for (_, cls, car), (row, image) in zip(samples, images, strict=True):
+            archive.add(row.key, (".cls", cls), (".jpg", image), (".json", car))
+        archive.end()
+
+    return Stream((f"train-{number:06d}.tar",), write, about_bytes)
 
 
 def _labels(row: IndexRow) -> tuple[bytes, bytes]:
@@ -125,12 +136,14 @@ configs:
 
 {head["num_images"]:,} images of {head["num_classes"]:,} synthetic identities in {len(shards):,} shards,
 shuffled across identities. Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
-
+{choice_lines(head)}
 | member | content |
 |---|---|
 | `<key>.cls` | label, 0 to {max(head["num_classes"] - 1, 0)} |
-| `<key>.jpg` | face, RGB, bytes as published |
+| `<key>.jpg` | face, RGB, {bytes_line(head)} |
 | `<key>.json` | key, label, identity (its number at enrolment), cell (perceived attributes) |
+
+{LABELS_LINE}
 
 ```python
 import webdataset as wds

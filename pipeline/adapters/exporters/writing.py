@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.adapters.exporters.files import scratch, stands
+from pipeline.adapters.exporters.croissant import croissant_of
+from pipeline.adapters.exporters.files import HashedFile, growing, scratch, stands
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import SCHEMA_VERSION, FileEntry, IndexRow, canonical_json, sha256_hex
 from pipeline.domain.ports import Store
+from pipeline.domain.seal import sealed
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
@@ -34,25 +37,41 @@ class Part(NamedTuple):
     """Makes them in a local directory, each under the last part of its path; returns their entries."""
 
 
+class Stream(NamedTuple):
+    """Files that are made together, each from its beginning to its end: they grow where they will stand."""
+
+    paths: tuple[str, ...]
+    write: Callable[[Sequence[HashedFile]], None]
+    """Makes them, in the order of their paths."""
+    about_bytes: int
+    """Roughly how large the largest becomes."""
+
+
 def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """Return the part of a manifest that is known beforehand: equal heads give equal bytes.
 
     Args:
         kind: the exporter's.
         index: what is exported.
-        about: name, version, digest (of the dataset) and seed (of the run); others are not used.
+        about: name, version, digest (of the dataset) and seed (of the run); `chosen`, where images were chosen;
+            `licence`, where the dataset states one.
         options: what else the bytes depend on.
 
     Raises:
         ValueError: `about` lacks one of these.
+        OutputError: there is no image.
     """
     missing = [name for name in KEYS if name not in about]
     if missing:
         raise ValueError(f"export is told nothing of {', '.join(missing)}; it needs {', '.join(KEYS)}")
+    if not index:
+        raise OutputError("no image to export; publish a version with images, or choose others")
     return {
         "schema": SCHEMA_VERSION,
         "kind": kind,
         "source": {name: about[name] for name in KEYS},
+        **({"licence": about["licence"]} if about.get("licence") else {}),
+        **about.get("chosen", {}),
         **options,
         "num_classes": len({row.label for row in index}),
         "num_images": len(index),
@@ -100,6 +119,19 @@ class Writing:
         self._entries += entries
         return entries
 
+    def stream(self, part: Stream) -> Sequence[FileEntry]:
+        """Make a part without a temporary copy, unless its files stand as they were written; return their entries."""
+        entries = self._kept(part.paths)
+        if entries is None:
+            with ExitStack() as stack:
+                files = [stack.enter_context(growing(self._target, p, part.about_bytes)) for p in part.paths]
+                part.write(files)
+            entries = [file.entry(path) for file, path in zip(files, part.paths, strict=True)]
+            self._known.update({e.path: e for e in entries})
+            self._note()
+        self._entries += entries
+        return entries
+
     def put(self, path: str, data: bytes) -> FileEntry:
         """Store one small file, unless it stands there already; for exports of many, no note is kept of each."""
         entry = FileEntry(path, sha256_hex(data), len(data))
@@ -112,7 +144,7 @@ class Writing:
         return entry
 
     def finish(self, card: str, prefix: str, ours: re.Pattern[str]) -> dict[str, Any]:
-        """Write card and manifest, and remove what an earlier export left; return the manifest.
+        """Write card, Croissant and manifest, and remove what an earlier export left; return the manifest.
 
         Args:
             card: README.md.
@@ -123,11 +155,12 @@ class Writing:
         for path in self._target.list(prefix):
             if path not in named and ours.fullmatch(path):
                 self._target.delete(path)
-        data = card.encode()
-        readme = FileEntry(README, sha256_hex(data), len(data))
-        if not stands(self._target, readme):
-            self._target.put(README, data)
-        manifest = self._head | _digest_list([*self._entries, readme])
+        for path, data in {README: card.encode(), **croissant_of(self._head, self._entries)}.items():
+            entry = FileEntry(path, sha256_hex(data), len(data))
+            if not stands(self._target, entry):
+                self._target.put(path, data)
+            self._entries.append(entry)
+        manifest = sealed(self._head | _digest_list(self._entries))
         self._target.delete(PROGRESS)
         self._target.put(MANIFEST, canonical_json(manifest))
         return manifest

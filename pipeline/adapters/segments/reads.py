@@ -166,7 +166,20 @@ def _column(array: Any) -> Any:
 
     if pa.types.is_fixed_size_list(array.type):
         return _matrix_NE(array)
-    return array.to_numpy(zero_copy_only=False) if _is_number(array.type) else _python(array)
+    return _numbers(array) if _is_number(array.type) else _python(array)
+
+
+def _numbers(array: Any) -> Any:
+    """Return what `to_numpy` does, which imports all of pandas where that is installed."""
+    import pyarrow as pa
+
+    data, end = array.buffers()[1], array.offset + len(array)
+    if array.null_count or data is None:
+        return array.to_numpy(zero_copy_only=False)
+    if pa.types.is_boolean(array.type):
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=end, bitorder="little")
+        return bits[array.offset :].view(np.bool_)
+    return np.frombuffer(data, array.type.to_pandas_dtype(), end)[array.offset :]
 
 
 def _is_number(type_: Any) -> bool:
@@ -179,7 +192,7 @@ def _matrix_NE(array: Any) -> Any:
     """Return vectors as float32 (N, E), a view where there are no nulls; rows of nulls are NaN."""
     size = array.type.list_size
     # flatten leaves out the slots of nulls, so the others follow each other
-    present = array.flatten().to_numpy(zero_copy_only=True).reshape(len(array) - array.null_count, size)
+    present = _numbers(array.flatten()).reshape(len(array) - array.null_count, size)
     if not array.null_count:
         return present
     whole = np.full((len(array), size), np.nan, np.float32)

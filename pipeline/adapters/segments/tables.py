@@ -32,7 +32,7 @@ SETTINGS: Mapping[str, Any] = {
 """Every writer setting that bytes depend on, so that a library's new default does not change a dataset."""
 
 Spec = Mapping[str, str]
-"""Column -> kind: bool, int32, int64, double, string, strings, map (name -> double), vector (float32) and
+"""Column -> kind: bool, int32, int64, double, string, binary, strings, map (name -> double), vector (float32) and
 verdicts; a `?` after the kind lets a value be None."""
 Row = Mapping[str, Any]
 Columns = Mapping[str, Any]
@@ -103,6 +103,7 @@ def arrow_type(kind: str) -> Any:
         "int64": pa.int64(),
         "double": pa.float64(),
         "string": pa.string(),
+        "binary": pa.binary(),
         "strings": pa.list_(pa.string()),
         "map": pa.map_(pa.string(), pa.float64()),
     }

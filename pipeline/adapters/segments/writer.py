@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.adapters.segments.candidates import IMAGES, RowGroup, side_car
 from pipeline.adapters.segments.files import altered, hashed, scratch
+from pipeline.adapters.segments.previews import read_previews, write_previews
 from pipeline.adapters.segments.reads import read_columns, read_table
 from pipeline.adapters.segments.side_cars import read_side_car, write_side_car
 from pipeline.adapters.segments.tables import (
@@ -31,6 +32,7 @@ from pipeline.adapters.segments.tars import KEY, TarWriter, locate, tar_writer
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.manifest import FileEntry, IndexRow, audit_path, segment_path
 from pipeline.domain.ports import Store
+from pipeline.domain.previews import Preview
 from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
@@ -172,6 +174,12 @@ class Segments:
         found = read_columns(store, audit_path(unit), list(AUDIT), _belonging_to(unit))
         return Audited(tuple(found["key"]), found["offset"], found["length"], found["embedding"])
 
+    def read_places(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
+        """Return key -> (offset, length) as the audit found them; errors are those of `read_audit`."""
+        found = read_columns(store, audit_path(unit), ["key", "offset", "length"], _belonging_to(unit))
+        spans = zip(found["offset"].tolist(), found["length"].tolist(), strict=True)
+        return dict(zip(found["key"], spans, strict=True))
+
     def write_side_car(self, store: Store, path: str, car: SideCar) -> FileEntry:
         """Write what was added about a unit's images; errors are those of `side_cars.write_side_car`."""
         _refuse_twins(car.keys, "key")
@@ -180,6 +188,14 @@ class Segments:
     def read_side_car(self, store: Store, path: str, unit: str) -> SideCar:
         """Return what `write_side_car` wrote; errors are those of `side_cars.read_side_car`."""
         return read_side_car(store, path, unit)
+
+    def write_previews(self, store: Store, unit: str, rows: Sequence[Preview]) -> FileEntry:
+        """Write refused images that a make unit keeps; errors are those of `previews.write_previews`."""
+        return write_previews(store, unit, rows)
+
+    def read_previews(self, store: Store, unit: str) -> list[Preview]:
+        """Return what `write_previews` wrote; errors are those of `previews.read_previews`."""
+        return read_previews(store, unit)
 
     def locate(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
         """Return key -> (offset, length) of the image bytes within `segments/<unit>.tar`, from its headers.
@@ -255,8 +271,10 @@ class Segments:
             FileNotFoundError: `path` is absent.
             StoreError: the file is damaged.
         """
-        _, rows = read_table(store, path, None)
-        return [IndexRow(**row) for row in rows]
+        found = read_columns(store, path, list(IndexRow.__slots__), lambda *_: None)
+        # row by row there are millions: columns become rows without a dictionary for each
+        columns = (c.tolist() if isinstance(c, np.ndarray) else c for c in found.values())
+        return list(map(IndexRow, *columns))
 
     def _store_rows(
         self, store: Store, path: str, spec: Spec, rows: Iterable[Row], marks: Mapping[str, str]

@@ -1,0 +1,120 @@
+"""Exports of a dataset that stands: an exporter from what was typed, and where its parts are written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from jobs import recipe_file
+from jobs.components import COMPONENTS
+from jobs.wiring.parts import build, load
+from pipeline.domain.errors import OutputError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.domain.ports import Exporter, Store
+
+NOT_TYPED = ("use", "folder")
+"""Options that other words of the command say: `--to` and `--out`."""
+
+
+def build_exporter(kind: str, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Exporter:
+    """Return an exporter.
+
+    Args:
+        kind: its name.
+        overrides: its options as `option=value`; others have their defaults.
+        given: options that have a word of their own on the command line; None is not given.
+
+    Raises:
+        UserError: no exporter of that name, an option that it does not have, or a value that the option does not take.
+        RecipeError: an override that reads no `option=value`.
+    """
+    if kind not in COMPONENTS["exports"]:
+        raise UserError(f"--to {kind}: unknown export; known: {', '.join(sorted(COMPONENTS['exports']))}")
+    model = load(COMPONENTS["exports"][kind][0])
+    known = sorted(set(model.model_fields) - set(NOT_TYPED))
+    raw: dict[str, Any] = {}
+    for text in overrides:
+        name = text.partition("=")[0]
+        if "=" in text and name not in known:
+            raise UserError(f"--set {text}: {kind} has no option {name!r}; its options: {', '.join(known)}")
+        recipe_file.override(raw, text)
+    raw |= {name: value for name, value in (given or {}).items() if value is not None}
+    try:
+        exporter: Exporter = build("exports", model.model_validate({"use": kind, **raw}))
+    except ValidationError as error:
+        raise UserError(_mistake(kind, known, error)) from None
+    return exporter
+
+
+def _mistake(kind: str, known: Sequence[str], error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"export to {kind}: {message}"
+    name = ".".join(str(part) for part in problem["loc"])
+    return f"{name}={problem['input']}: {message[:1].lower()}{message[1:]}; options of {kind}: {', '.join(known)}"
+
+
+def export_dataset(
+    uri: str,
+    kind: str,
+    out: str,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+    version: str | None = None,
+) -> list[dict[str, Any]]:
+    """Export a version of the dataset at `uri` to `out`; the options are those of `build_exporter` and `export_on`."""
+    from pipeline.adapters.stores import open_store
+
+    exporter = build_exporter(kind, overrides, given)
+    return export_on(open_store(uri, writable=False), exporter, open_store(out), version)
+
+
+def export_on(source: Store, exporter: Exporter, target: Store, version: str | None = None) -> list[dict[str, Any]]:
+    """Export a version, the newest one by default; return the manifests of what was written.
+
+    Raises:
+        OutputError: no dataset is at `source`, nothing is published, there is no image to export, or `target` holds
+            a dataset or other files, among which an export would be strewn, or another export.
+        UserError: no such version, split or part.
+        StoreError: what is stored is damaged.
+    """
+    from jobs import examine
+    from pipeline.adapters.segments import Segments
+    from pipeline.adapters.segments.plain import ParquetTables
+    from pipeline.flow.exporting import about_export, write_exports
+    from pipeline.flow.versions import published_rows, read_manifest, versions
+
+    seed = examine.run_seed(source)
+    if target.size(examine.RECIPE_PATH) is not None:
+        raise OutputError(f"{target.uri}: holds a dataset; name a place of its own for the export")
+    manifest = examine.newest_manifest(source)
+    if version is not None and version != manifest.version:
+        if version not in (known := versions(source)):
+            raise UserError(f"--version {version}: not published here; versions: {', '.join(known)}")
+        manifest = read_manifest(source, version)
+    rows = published_rows(Segments(), source, manifest)
+    about = about_export(manifest, seed)
+    place = functools.partial(_place, target, manifest.digest)
+    return write_exports(exporter, source, Segments(), ParquetTables(), rows, about, place)
+
+
+def _place(target: Store, digest: str, part: str) -> Store:
+    """Return where a part is written; raises OutputError where files lie that no export of this dataset left."""
+    from pipeline.adapters.stores import PrefixedStore
+
+    place: Store = PrefixedStore(target, part) if part else target
+    there = place.get_many(["manifest.json", "progress.json", "README.md"])
+    # a run that was killed just before its manifest has left a card, which names the dataset
+    if not there.keys() - {"README.md"} and digest.encode() not in there.get("README.md", b""):
+        others = place.list("")
+        if others:
+            raise OutputError(
+                f"{place.uri}: holds {len(others):,} files that are of no export ({others[0]} is one), among which one "
+                "would be strewn; name an empty place"
+            )
+    return place
