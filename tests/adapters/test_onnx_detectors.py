@@ -9,38 +9,29 @@ import numpy as np
 import pytest
 
 from pipeline.adapters.cropping import aligned_crop
-from pipeline.adapters.decoding import decode
 from pipeline.adapters.onnx.fitting import fitted
 from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
 from pipeline.adapters.onnx.yunet import YuNet, YuNetOptions
 from pipeline.domain.detection import chosen_face
 from pipeline.domain.errors import UserError
-from pipeline.domain.intake import Decoded, DecodeLimits
 from pipeline.domain.landmarks import alignment
+from tests.photographs import ASSETS, SCRFD, lfw, pixels
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-ASSETS = Path(__file__).resolve().parents[2].parent / "shared" / "assets"
-MODEL = ASSETS / "insightface" / "models" / "buffalo_sc" / "det_500m.onnx"
-with_assets = pytest.mark.skipif(not MODEL.is_file(), reason=f"no {MODEL.name}: the test assets are not here")
+with_assets = pytest.mark.skipif(not SCRFD.is_file(), reason=f"no {SCRFD.name}: the test assets are not here")
 
 
 YUNET = ASSETS / "models" / "face_detection_yunet_2023mar.onnx"
 
 
 def opened(name: str) -> Scrfd | YuNet:
-    return Scrfd(ScrfdOptions(path=str(MODEL))) if name == "scrfd" else YuNet(YuNetOptions(path=str(YUNET)))
+    return Scrfd(ScrfdOptions(path=str(SCRFD))) if name == "scrfd" else YuNet(YuNetOptions(path=str(YUNET)))
 
 
 @pytest.fixture(scope="module", params=["scrfd", "yunet"])
 def detector(request: pytest.FixtureRequest) -> Scrfd | YuNet:
     """One session of each for all."""
     return opened(request.param)
-
-
-def pixels(path: Path) -> np.ndarray:
-    found = decode(path.read_bytes(), DecodeLimits())
-    assert isinstance(found, Decoded), (path, found)
-    return found.image_HWC
 
 
 @with_assets
@@ -62,7 +53,7 @@ def test_faces_are_found_where_a_person_counted_them(detector: Scrfd | YuNet) ->
 def test_crops_of_a_benchmark_are_aligned(detector: Scrfd | YuNet) -> None:
     """On LFW every face is found, and its points lie on the template after cropping to within a few pixels."""
     template = alignment("arcface-112")
-    paths = sorted((ASSETS / "lfw").rglob("*.jpg"))[::60][:25]
+    paths = lfw()[::60][:25]
     misses = []
     for path in paths:
         image = pixels(path)

@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.adapters.cropping import aligned_crop
-from pipeline.adapters.decoding import decode
 from pipeline.adapters.onnx.recogniser import OnnxRecogniser, OnnxRecogniserOptions
-from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
 from pipeline.domain.calibration import equal_error_rate
-from pipeline.domain.detection import chosen_face
 from pipeline.domain.errors import CalibrationError, UserError
-from pipeline.domain.intake import Decoded, DecodeLimits
-from pipeline.domain.landmarks import alignment
+from tests.photographs import ASSETS, LFW, aligned, lfw
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-ASSETS = Path(__file__).resolve().parents[2].parent / "shared" / "assets"
 FOAMLIU = ASSETS / "models" / "mobilefacenet_foamliu_128d.onnx"
 W600K = ASSETS / "insightface" / "models" / "buffalo_sc" / "w600k_mbf_uint8dyn.onnx"
-SCRFD = ASSETS / "insightface" / "models" / "buffalo_sc" / "det_500m.onnx"
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 with_assets = pytest.mark.skipif(not FOAMLIU.is_file(), reason=f"no {FOAMLIU.name}: the test assets are not here")
 
@@ -31,29 +24,13 @@ def recogniser(path: Path, **options: Any) -> OnnxRecogniser:
     return OnnxRecogniser(OnnxRecogniserOptions(path=str(path), name="given", licence="as stated", **options))
 
 
-def crops(count: int) -> np.ndarray:
-    """Return aligned crops of the benchmark, uint8 RGB of shape (N, 112, 112, 3)."""
-    detector, template = Scrfd(ScrfdOptions(path=str(SCRFD))), alignment("arcface-112")
-    out = []
-    for path in sorted((ASSETS / "lfw").rglob("*.jpg"))[:count]:
-        found = decode(path.read_bytes(), DecodeLimits())
-        assert isinstance(found, Decoded)
-        faces = detector.detect(found.image_HWC)
-        row = chosen_face(faces, 250, 250, "central")
-        assert row is not None
-        crop = aligned_crop(found.image_HWC, faces.points_K52[row], template, 112)
-        assert crop is not None
-        out.append(crop)
-    return np.stack(out)
-
-
 @with_assets
 def test_a_batched_model_gives_the_same_rows_in_any_company() -> None:
     """A float model with a batch axis says that its rows are independent, and they are."""
     given = recogniser(FOAMLIU, **IMAGENET)
     assert given.card.row_independent
     assert given.space.dimensions == 128
-    faces = crops(6)
+    faces = aligned(lfw()[:6])
     emb = given.embed(faces)
     assert emb.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1.0, atol=1e-6)
@@ -66,7 +43,7 @@ def test_a_quantised_model_is_run_one_image_at_a_time() -> None:
     given = recogniser(W600K)
     assert not given.card.row_independent
     assert given.space.dimensions == 512
-    faces = crops(5)
+    faces = aligned(lfw()[:5])
     emb = given.embed(faces)
     np.testing.assert_array_equal(given.embed(faces[::-1])[::-1], emb)
     np.testing.assert_array_equal(given.embed(faces[2:3])[0], emb[2])
@@ -95,20 +72,10 @@ def test_pairs_of_a_benchmark_are_told_apart() -> None:
 
     The threshold of the first fold is applied to the second one, and the other way round.
     """
-    lines = (ASSETS / "lfw" / "pairs.txt").read_text().splitlines()
+    lines = (LFW / "pairs.txt").read_text().splitlines()
     pairs = [_pair(line.split()) for line in lines if len(line.split()) in (3, 4)][:1200]
-    detector, template = Scrfd(ScrfdOptions(path=str(SCRFD))), alignment("arcface-112")
     paths = sorted({path for left, right, _ in pairs for path in (left, right)})
-    faces = []
-    for path in paths:
-        found = decode((ASSETS / "lfw" / path).read_bytes(), DecodeLimits())
-        assert isinstance(found, Decoded)
-        seen = detector.detect(found.image_HWC)
-        row = chosen_face(seen, 250, 250, "central")
-        assert row is not None, path
-        crop = aligned_crop(found.image_HWC, seen.points_K52[row], template, 112)
-        assert crop is not None
-        faces.append(crop)
+    faces = aligned([LFW / path for path in paths])
     given = recogniser(FOAMLIU, **IMAGENET)
     emb = np.concatenate([given.embed(np.stack(faces[n : n + 16])) for n in range(0, len(faces), 16)])
     place = {path: n for n, path in enumerate(paths)}
