@@ -63,6 +63,10 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             f"{PHANTOM}.attributes:PhantomAttributesOptions",
             f"{PHANTOM}.attributes:PhantomAttributes",
         ),
+        "lightqnet": (
+            "pipeline.adapters.onnx.lightqnet:LightQNetOptions",
+            "pipeline.adapters.onnx.lightqnet:LightQNet",
+        ),
         "insightface-genderage": (
             "pipeline.adapters.onnx.genderage:GenderAgeOptions",
             "pipeline.adapters.onnx.genderage:GenderAge",

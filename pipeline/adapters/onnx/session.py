@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime: on one thread, from a file whose digest is known."""
+"""What runs models that users bring, on one thread: sessions of onnxruntime, and OpenCV; files with their digests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def model_file(path: str, what: str) -> tuple[Path, str]:
         raise UserError(f"{found}: no such file; give the path of {what}")
     with found.open("rb") as file:
         return found, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def opencv() -> Any:
+    """Return OpenCV on one thread: its own would be shared by every worker of the machine.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise UserError("OpenCV is not installed; install the extra: pip install 'facemint[onnx]'") from None
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def session_of(path: Path, providers: Sequence[str]) -> Any:

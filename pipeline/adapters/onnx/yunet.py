@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.adapters.onnx.fitting import fitted
-from pipeline.adapters.onnx.session import model_file
+from pipeline.adapters.onnx.session import model_file, opencv
 from pipeline.domain.detection import Detections
 from pipeline.domain.errors import UserError
 from pipeline.domain.recipe import Node
@@ -47,12 +47,7 @@ class YuNet:
     def __init__(self, options: YuNetOptions) -> None:
         path, self.sha256 = model_file(options.path, "a YuNet model, face_detection_yunet_2023mar.onnx for one")
         self._size_px = options.size_px
-        try:
-            import cv2
-        except ImportError:
-            raise UserError("OpenCV is not installed; install the extra: pip install 'facemint[onnx]'") from None
-        # OpenCV's threads would be shared by every worker of the machine
-        cv2.setNumThreads(1)
+        cv2 = opencv()
         try:
             self._net: Any = cv2.FaceDetectorYN.create(
                 str(path), "", (options.size_px, options.size_px), options.score, options.overlap, _MOST
