@@ -30,7 +30,7 @@ def documents(
     writers: Writers, store: Store, parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]
 ) -> dict[str, bytes]:
     """Return file name -> bytes of a version's documents."""
-    facts = _facts(parts, manifest)
+    facts = _facts(parts, manifest, rows)
     return {
         "README.md": writers.card(facts).encode(),
         "contact_sheet.png": writers.sheet(_sheet_rows(store, parts, rows)),
@@ -40,7 +40,7 @@ def documents(
     }
 
 
-def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
+def _facts(parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[str, Any]:
     """Return what card and Croissant are told: the manifest's fields, and what its models say of their spaces."""
     balance = manifest.figures["balance"]
     recognisers = {"judge": parts.judge, "auditor": parts.auditor}
@@ -63,6 +63,7 @@ def _facts(parts: Parts, manifest: Manifest) -> dict[str, Any]:
         "calibrations": {role: _calibration_facts(r.calibration) for role, r in recognisers.items()},
         "use": manifest.use,
         "licence": _licence(manifest),
+        "last_label": max((row.label for row in rows), default=0),
         "index": {"name": index.path.rpartition("/")[2], "bytes": index.bytes},
     }
 

@@ -50,8 +50,9 @@ def print_published(published: Published, uri: str, view: View) -> None:
         speed = f"{facts['candidates'] / facts['making_s']:.1f} candidate images/s while making"
         fact(console, "Speed", f"{speed} (generate + measure + judge + write), {total:.0f} s in all")
     root = uri.rstrip("/")
-    console.print(f"Dataset      {root}/versions/{manifest.version}/manifest.json", highlight=False, soft_wrap=True)
-    console.print(f"Faces        {root}/versions/{manifest.version}/contact_sheet.png", highlight=False, soft_wrap=True)
+    version = f"{root}/versions/{manifest.version}"
+    for what, name in (("Dataset", "manifest.json"), ("Report", "report.html"), ("Faces", "contact_sheet.png")):
+        console.print(f"{what:<12} {version}/{name}", highlight=False, soft_wrap=True)
     for entry in published.exports:
         console.print(
             f"To train on  {entry['uri']}  ({entry['num_images']} images, {entry['num_classes']} identities)",

@@ -12,7 +12,10 @@ from rich.table import Table
 from jobs.live import counted
 from jobs.show_lines import fact, say
 
-ELSEWHERE = "Exports and copies that lie elsewhere are not known here: remove them too, and retrain what was trained."
+ELSEWHERE = (
+    "Exports, merged datasets and copies that lie elsewhere are not known here: remove them too, and retrain what was "
+    "trained."
+)
 
 
 VERSIONS_SHOWN = 10

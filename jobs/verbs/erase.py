@@ -37,7 +37,7 @@ def erase(
 
     What goes is never made again: resuming, growing and judging again leave it out. Killed in the middle, the same
     command completes it, as does `facemint erase URI --yes`; until then nothing else may be done with the dataset.
-    Exports that lie elsewhere, and copies, are not known here: remove them too.
+    Exports and merged datasets that lie elsewhere, and copies, are not known here: remove them too.
 
     A face alone erases nobody: it shows matches, and with --identity refuses whoever does not reach the 1:N threshold.
     """

@@ -99,9 +99,10 @@ def erase_dataset(
     """
     from pipeline.adapters.stores import open_store
 
-    store = open_store(uri)
-    recipe = dataset_recipe(store)
+    # a mistyped place is not created
+    recipe = dataset_recipe(open_store(uri, writable=False))
     wanted = wanted_of(recipe, identities, images, sources)
+    store = open_store(uri)
     return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=face))
 
 

@@ -84,9 +84,11 @@ def export_on(source: Store, exporter: Exporter, target: Store, version: str | N
         StoreError: what is stored is damaged.
     """
     from jobs import examine
+    from pipeline.adapters.machine import SystemClock
     from pipeline.adapters.segments import Segments
     from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.flow.exporting import about_export, write_exports
+    from pipeline.flow.orphans import GRACE_S
     from pipeline.flow.versions import published_rows, read_manifest, versions
 
     seed = examine.run_seed(source)
@@ -100,7 +102,11 @@ def export_on(source: Store, exporter: Exporter, target: Store, version: str | N
     rows = published_rows(Segments(), source, manifest)
     about = about_export(manifest, seed)
     place = functools.partial(_place, target, manifest.digest)
-    return write_exports(exporter, source, Segments(), ParquetTables(), rows, about, place)
+    written = write_exports(exporter, source, Segments(), ParquetTables(), rows, about, place)
+    if exporter.options.split is None or exporter.options.part is not None:
+        # of killed runs; where parts have folders of their own, what lies above them may be anybody's
+        target.remove_leftovers(SystemClock().now_s() - GRACE_S)
+    return written
 
 
 def _place(target: Store, digest: str, part: str) -> Store:

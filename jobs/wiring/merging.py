@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.components import COMPONENTS
@@ -56,10 +57,23 @@ def merge_datasets(
     from pipeline.adapters.stores import open_store
 
     sides = [open_side(uri) for uri in uris]
-    target = open_store(out)
-    if same := [s.uri for s in sides if s.store.uri == target.uri]:
+    place = _real(open_store(out, writable=False).uri)
+    if same := [s.uri for s in sides if _real(s.store.uri) == place]:
         raise OutputError(f"--out {out}: is the source {same[0]} itself; name a place of its own")
-    return merge_on(sides, target, wanted, observer, stop=stop)
+    if near := [s.uri for s in sides if _one_in_the_other(_real(s.store.uri), place)]:
+        # whoever erases from the outer one, or deletes it, would mean the inner one too, or miss it
+        raise OutputError(f"--out {out}: lies inside the source {near[0]}, or around it; name a place of its own")
+    return merge_on(sides, open_store(out), wanted, observer, stop=stop)
+
+
+def _real(uri: str) -> str:
+    """Return a folder's address without links and dots; any other address as it is."""
+    return str(Path(uri).resolve()) if Path(uri).is_absolute() else uri
+
+
+def _one_in_the_other(one: str, other: str) -> bool:
+    short, long = sorted((f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"), key=len)
+    return long.startswith(short)
 
 
 def merge_on(

@@ -26,9 +26,12 @@ def split_dataset(uri: str, name: str, parts: tuple[Part, ...], *, by_cell: bool
         UserError: a split of this name stands that was asked for otherwise.
         LeaseHeldError: a run is at work.
     """
+    from jobs.examine import require_dataset
     from pipeline.adapters.stores import open_store
     from pipeline.flow.splits import Asked
 
+    # a mistyped place is not created
+    require_dataset(open_store(uri, writable=False))
     return split_on(open_store(uri), Asked(name, parts, by_cell))
 
 

@@ -42,6 +42,8 @@ def sign_dataset(uri: str, version: str | None, signer: Signer, *, replace: bool
     """Sign the manifest of a version of the dataset at `uri`, the newest by default; return what was signed."""
     from pipeline.adapters.stores import open_store
 
+    # a mistyped place is not created
+    _manifest(open_store(uri, writable=False), version)
     return sign_on(open_store(uri), version, signer, replace=replace)
 
 

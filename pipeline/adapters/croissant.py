@@ -173,6 +173,15 @@ def _record_sets(index: FileEntry, with_images: bool) -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------------------------------- responsible AI
 
 
+def _merged(counts: Mapping[str, Any]) -> str:
+    """Return what a merged dataset was merged from; nothing of any other."""
+    told = [
+        f"{one['name']} {one['version']} (digest {one['digest']}, {one['images']} images)"
+        for one in counts.get("merged", ())
+    ]
+    return f"Images were copied, in order of precedence, from {'; '.join(told)}. Of those: " if told else ""
+
+
 def _rai(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the properties of RAI 1.0 that this run can fill truly; what is not known is said or left out."""
     counts, figures, models, use = facts["counts"], facts["figures"], facts["models"], facts["use"]
@@ -180,9 +189,10 @@ def _rai(facts: Mapping[str, Any]) -> dict[str, Any]:
     attributes = ", ".join(figures.get("balance_fields", [])) or "none"
     leakage = figures.get("leakage", "not measured")
     sources = "; ".join(dict.fromkeys(f"{card['name']}: {card['source']}" for card in models.values()))
-    grown = f"It grew from {facts['parent']}. " if facts["parent"] else ""
+    grown = f"It follows {facts['parent']}. " if facts["parent"] else ""
     return {
-        "dataCollection": (
+        "dataCollection": _merged(counts)
+        + (
             f"Nothing was collected. Vectors were drawn from {models['bank']['name']}, kept apart, and enrolled "
             f"on probe images; {models['generator']['name']} made the images of each under stratified conditions."
         ),

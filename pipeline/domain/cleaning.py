@@ -13,6 +13,7 @@ Legend: N images of one identity, M identities, E dimensions, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,6 @@ Bool = npt.NDArray[np.bool_]
 STRAY = -1
 """The cluster of an image that is linked to too few others."""
 BLOCK = 1024
-MOST_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +118,7 @@ def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: fl
         ValueError: `drop_cos` lies above `merge_cos`, though neither is switched off.
         BadVectorError: a sum is NaN or of no length.
     """
-    if merge_cos <= 1.0 < 2.0 and drop_cos <= 1.0 and drop_cos > merge_cos:
+    if merge_cos < drop_cos <= 1.0:
         raise ValueError(f"drop_cos {drop_cos} lies above merge_cos {merge_cos}: what is merged cannot be dropped")
     sums, images = np.array(sums_ME, np.float64), np.array(images_M, np.int64)
     count = len(sums)
@@ -131,9 +131,7 @@ def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: fl
     changed = np.ones(count, bool)
     while changed.any():
         taken = np.zeros(count, bool)
-        for value, low, high in _nearest_first(templates, alive, changed, merge_cos):
-            if taken[low] or taken[high]:
-                continue
+        for value, low, high in _best_pairs(templates, alive, changed, merge_cos):
             taken[[low, high]] = True
             sums[low] += sums[high]
             images[low] += images[high]
@@ -170,14 +168,24 @@ def whose(
         margin_cos: least distance of the second nearest.
     """
     best, row = nearest(emb_NE, references, own_N)
+    found = np.flatnonzero((best >= match_cos) & (row >= 0))
     second = np.full(len(best), -1.0)
-    if len(references) > 1:
-        for n in np.flatnonzero((best >= match_cos) & (row >= 0)):
-            others = np.delete(references.rows_ME, [row[n], *([own_N[n]] if own_N[n] >= 0 else [])], axis=0)
-            if len(others):
-                second[n] = nearest(emb_NE[n : n + 1], References(others))[0][0]
+    second[found] = _second(emb_NE[found], references, (own_N[found], row[found]), best[found] - margin_cos)
     sure = (best >= match_cos) & (best - second >= margin_cos) & (row >= 0)
     return np.where(sure, row, -1), best
+
+
+def _second(emb_NE: Float32, references: References, but: tuple[Int64, Int64], floor_N: Float64) -> Float64:
+    """Return each row's largest cosine to a reference but two, or -1 where none comes near its floor."""
+    second = np.full(len(emb_NE), -1.0)
+    # images of like floors share a block, so that the lowest of a block is hardly lower than the others
+    order = np.argsort(-floor_N, kind="stable")
+    for at in range(0, len(order), BLOCK):
+        who = order[at : at + BLOCK]
+        (rows, columns), cos = pairs_above(emb_NE[who], references.rows_ME, float(floor_N[who].min()) - 1e-9)
+        others = (columns != but[0][who[rows]]) & (columns != but[1][who[rows]])
+        np.maximum.at(second, who[rows[others]], cos[others])
+    return second
 
 
 def pairs_above(rows_AE: Float32, others_BE: Float32, floor_cos: float) -> tuple[Pairs, Float64]:
@@ -201,16 +209,25 @@ def pairs_above(rows_AE: Float32, others_BE: Float32, floor_cos: float) -> tuple
     return (rows_P[order], columns_P[order]), cos_P[order]
 
 
-def _nearest_first(templates: Float32, alive: Bool, changed: Bool, floor_cos: float) -> list[tuple[float, int, int]]:
-    """Return (cosine, lower, higher) of pairs of which one has changed, the nearest first, then by number."""
+def _best_pairs(templates: Float32, alive: Bool, changed: Bool, floor_cos: float) -> Iterator[tuple[float, int, int]]:
+    """Yield (cosine, lower, higher) of pairs of which one has changed, the nearest first, each row in one at most."""
     if floor_cos > 1.0:
-        return []
+        return
     new, all_ = np.flatnonzero(changed & alive), np.flatnonzero(alive)
     (rows, columns), cos = pairs_above(templates[new], templates[all_], floor_cos)
-    low, high = np.minimum(new[rows], all_[columns]), np.maximum(new[rows], all_[columns])
-    apart = low != high
-    found = {(int(a), int(b)): float(c) for a, b, c in zip(low[apart], high[apart], cos[apart], strict=True)}
-    return sorted(((c, a, b) for (a, b), c in found.items()), key=lambda p: (-p[0], p[1], p[2]))
+    mine, theirs = new[rows], all_[columns]
+    # of two that have changed the pair is found from both sides
+    once = (mine < theirs) | ((mine > theirs) & ~changed[theirs])
+    low, high, cos = np.minimum(mine, theirs)[once], np.maximum(mine, theirs)[once], cos[once]
+    order = np.lexsort((high, low, -cos))
+    free = np.ones(len(templates), bool)
+    for start in range(0, len(order), BLOCK):
+        # most pairs of many look-alikes are taken already, and left out together
+        part = order[start : start + BLOCK]
+        for n in part[free[low[part]] & free[high[part]]]:
+            if free[low[n]] and free[high[n]]:
+                free[[low[n], high[n]]] = False
+                yield float(cos[n]), int(low[n]), int(high[n])
 
 
 def _clusters(emb: Float32, link_cos: float, neighbours: int) -> Int64:

@@ -8,13 +8,13 @@ Legend: K faces of one picture, 4 box sides (left, top, right, bottom), 5 points
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.landmarks import Alignment
-from pipeline.domain.records import Float32
+from pipeline.domain.records import Float32, UInt8
 
 Float64 = npt.NDArray[np.float64]
 Choice = Literal["largest", "central", "only"]
@@ -48,6 +48,17 @@ class Detections:
         """Return the areas of the boxes, shape (K,), in square pixels; a box turned inside out has none."""
         sides = np.maximum(self.boxes_K4[:, 2:].astype(np.float64) - self.boxes_K4[:, :2], 0.0)
         return np.asarray(sides.prod(axis=1))
+
+
+class Detector(Protocol):
+    """Finds faces; what it finds in a picture depends on nothing but the picture."""
+
+    sha256: str
+    """Of its weights."""
+
+    def detect(self, image_HWC: UInt8) -> Detections:
+        """Return the faces of one uint8 RGB picture of any size."""
+        ...
 
 
 def chosen_face(found: Detections, width_px: int, height_px: int, choice: Choice) -> int | None:

@@ -5,6 +5,7 @@ Legend: N pictures, H W C image axes, I identities.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.records import UInt8
+
+AT_ONCE = 256
+"""Pictures in memory at a time, where many are read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,11 @@ class FaceTable:
             if len(rows[owner]) < most:
                 rows[owner].append(row)
         return rows
+
+    def faces_of(self, rows: Sequence[int]) -> Iterator[UInt8]:
+        """Yield the faces of these rows, in order, in blocks that fit into memory."""
+        for at in range(0, len(rows), AT_ONCE):
+            yield np.asarray(self.faces_NHWC[list(rows[at : at + AT_ONCE])])
 
     def labels_without(self, removed: AbstractSet[int]) -> npt.NDArray[np.int64]:
         """Return labels dense over the identities that are left, int64 of shape (N,); -1 for those removed."""

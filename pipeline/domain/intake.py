@@ -52,6 +52,8 @@ class Fault(StrEnum):
     NO_IMAGE = "no_image_in_sample"
     DUPLICATE_KEY = "duplicate_key"
     BAD_RECORD = "bad_record"
+    TOO_LARGE = "too_large_to_read"
+    TOO_DEEP = "too_many_folders_deep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ class ImageFacts(Protocol):
         """Return key -> embedding (E,) of every image of a segment: the judge's, or of a recogniser that was added.
 
         Raises:
-            StoreError: no recogniser of that name was added to the dataset.
+            UserError: no recogniser of that name was added to the dataset.
         """
         ...
 

@@ -29,13 +29,14 @@ from pipeline.flow.erase.journal import Journal, unfinished
 from pipeline.flow.erase.plan import Erasure, Wanted, plan_erasure
 from pipeline.flow.erase.remains import remaining_versions
 from pipeline.flow.erase.rewrite import Rewriter, image_digests
+from pipeline.flow.erase.sound import require_sound, require_unaltered
 from pipeline.flow.erase.suppression import suppress
 from pipeline.flow.erase.sweep import Staying
 from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import past_of
 from pipeline.flow.sidecars import side_car_records
-from pipeline.flow.splits import forget
+from pipeline.flow.splits import forget, read_split, split_names
 from pipeline.flow.versions import published_rows, read_manifest, versions
 
 
@@ -84,6 +85,8 @@ def erase(session: Session, wanted: Wanted, salt: str) -> Erased:
             plan = plan_here(parts, wanted)
             if plan.tombstones:
                 journal = plan.journal(parts)
+                require_unaltered(parts, session.stop.check)
+                _require_readable_splits(session)
                 parts.guard()
                 if not parts.store.put_if_absent(journal.path, journal.to_json()):
                     raise StoreError(f"{journal.path}: another erasure was begun meanwhile; run the command again")
@@ -103,7 +106,7 @@ def plan_here(parts: Parts, wanted: Wanted) -> Erasure:
     Raises:
         UserError: there is no such identity, image or source, or nobody would be left.
         PlanMismatchError: nothing is published, or a generation is begun and not finished.
-        StoreError: something that would have to be copied is altered.
+        StoreError: something is lost that what stays rests on, or altered that would have to be copied.
     """
     newest, step = _newest(parts.store), find_step(parts)
     if step.published is None:
@@ -112,6 +115,7 @@ def plan_here(parts: Parts, wanted: Wanted) -> Erasure:
             f"generate with the recipe in {recipe_path(step.number)} (--allow-short publishes what is there), then "
             "erase"
         )
+    require_sound(parts, newest)
     return plan_erasure(parts, receipts(parts.store), newest, wanted)
 
 
@@ -149,6 +153,12 @@ def _finish(session: Session, journal: Journal, salt: str) -> Mapping[str, Any]:
     parts.guard()
     parts.store.put(journal.path, journal.closed(standing.version, parts.clock.now_s(), removed))
     return removed
+
+
+def _require_readable_splits(session: Session) -> None:
+    """Raise StoreError, before anything is begun, where a split is damaged that the erased would have to leave."""
+    for name in split_names(session.parts.store):
+        read_split(session.parts.store, session.tables, name)
 
 
 def _reader(store: Store) -> Any:

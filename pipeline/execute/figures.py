@@ -139,5 +139,7 @@ def _embeddings(session: Session, rows: Sequence[IndexRow]) -> tuple[list[IndexR
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a frozen dataclass, slotted or not."""
+    """Return the fields of a frozen dataclass, slotted or not; of a filter that observes those inside, and its mode."""
+    if (inner := getattr(value, "inner", None)) is not None:
+        return {**_fields(inner), "mode": "observe"}
     return {k: getattr(value, k) for k in getattr(value, "__dataclass_fields__", {})}

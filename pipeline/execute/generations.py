@@ -36,6 +36,8 @@ None, of a budget, is without limit.
 
 FILTERS = ("filters", "model.filters ")
 """Beginnings of the fingerprint's fields that judging again may change."""
+MODELS = "model."
+"""Beginning of the fingerprint's fields that tell models by what they are, not by what the recipe calls them."""
 FLAGS = ("rejudges", "completes", "erases")
 """What a step's file says of it beside its recipe, where it is so."""
 
@@ -115,7 +117,7 @@ def require_not_merged(parts: Parts) -> None:
     if "merge" in (str(parts.recipe.kind), there.get("kind")):
         raise PlanMismatchError(
             f"{parts.store.uri}: a merged dataset does not grow, makes no images and erases nobody; its sources do: "
-            "change them, and merge them again to another --out"
+            "change them, merge them again to another --out, and delete this one where somebody was erased"
         )
 
 
@@ -255,6 +257,12 @@ def _require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, 
     differing = differences(prints.fields, there["fingerprint_fields"])
     if differing:
         shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+        if all(field.startswith(MODELS) for field in differing):
+            # the recipe is the same: no recipe brings back what the models were
+            raise PlanMismatchError(
+                f"{store.uri} holds a dataset made with other models ({shown}); use another --out, or those models: "
+                "the files, or the release of facemint, that it was made with"
+            )
         raise PlanMismatchError(
             f"{store.uri} holds a dataset of another recipe ({shown}); use another --out, or the recipe "
             f"in {recipe_path(number)}"

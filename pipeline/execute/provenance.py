@@ -41,6 +41,7 @@ def provenance_of(
         ("parent", f"{manifest.parent} ({manifest.parent_digest})" if manifest.parent else "none: the first version"),
     ]
     lines += [(f"generation {g}", _step(step)) for g, step in enumerate(steps)]
+    lines += [("merged from", _source(source)) for source in manifest.counts.get("merged", ())]
     lines.append(("erased identities and images", str(len(manifest.tombstones))))
     if not made:
         return lines
@@ -80,6 +81,12 @@ def _step(step: Mapping[str, Any]) -> str:
     asked = step["recipe"]["identities"]
     said = f"{asked['count']} identities of {asked['images_per_identity']} images"
     return "; ".join([said, *(_WORDS[flag] for flag in FLAGS if step.get(flag))])
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    """Return which version a merged dataset took images from, how many, and which of its models' words hold for it."""
+    said = f"{source['name']} {source['version']} ({source['digest']}): {source['images']:,} images of "
+    return said + f"{source['identities']:,} identities"
 
 
 def _time(seconds: float) -> str:

@@ -119,7 +119,8 @@ def gather(
         spread=alike.spread,
         measures=tuple(measure_facts(subject, found, known.filters)),
         galleries=tuple(shown),
-        throughput=throughput_of(subject.made) if live else {},
+        # a merged dataset's units copied: that is no speed at which anything was made
+        throughput=throughput_of(subject.made) if live and not manifest.counts.get("merged") else {},
         provenance=tuple(provenance_of(store, manifest, steps, subject.made if live else {})),
         not_measured=(*alike.lacking, *unseen, *_not_measured(manifest, found, recipe)),
     )  # fmt: skip

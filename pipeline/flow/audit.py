@@ -17,10 +17,10 @@ from pipeline.domain.calibration import Calibration, equal_error_rate
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path, segment_path
 from pipeline.domain.ports import ModelCard
-from pipeline.domain.records import Audited, Float32, UInt8, unit_rows
+from pipeline.domain.records import Audited, Float32, unit_rows
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, read_receipt, receipt_of, stored_sha256
-from pipeline.flow.parts import Parts, embed_fixed
+from pipeline.flow.parts import Parts, decoded, embed_fixed
 from pipeline.flow.twins import counts_of_rows
 
 READ_TOGETHER = 256
@@ -85,7 +85,7 @@ def _reread(name: str, parts: Parts, columns: Mapping[str, Any]) -> Audited:
     block = parts.auditor_batch * max(1, READ_TOGETHER // parts.auditor_batch)
     emb = []
     for start in range(0, len(keys), block):
-        faces = [_decoded(name, key, tar, places[key], parts) for key in keys[start : start + block]]
+        faces = [decoded(name, key, tar, places[key], parts) for key in keys[start : start + block]]
         emb.append(embed_fixed(parts.auditor, np.stack(faces), parts.auditor_batch))
     return Audited(
         keys=tuple(keys),
@@ -93,14 +93,6 @@ def _reread(name: str, parts: Parts, columns: Mapping[str, Any]) -> Audited:
         length_N=np.array([places[k][1] for k in keys], np.int64),
         auditor_NE=np.concatenate(emb) if emb else np.empty((0, 0), np.float32),
     )
-
-
-def _decoded(name: str, key: str, tar: bytes, place: tuple[int, int], parts: Parts) -> UInt8:
-    offset, length = place
-    try:
-        return parts.codec.decode(tar[offset : offset + length])
-    except ValueError as error:
-        raise StoreError(f"{name}: image {key} does not decode: {error}") from None
 
 
 def similarity_figures(emb_NE: Float32, labels_N: npt.NDArray[np.int64], calibration: Calibration) -> dict[str, Any]:

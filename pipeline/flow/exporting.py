@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.domain.errors import OutputError, StoreError, UserError
+from pipeline.domain.errors import OutputError, UserError
 from pipeline.domain.manifest import IndexRow, Manifest, Receipt
 from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.ports import Exporter, SegmentWriter, Store
@@ -46,16 +46,22 @@ class StoredFacts:
         return {k: (dict(asked), {**dict(read), **added.get(k, {})}) for k, kept, asked, read in rows if kept}
 
     def embeddings(self, segment: str, recogniser: str) -> Mapping[str, Float32]:
-        """Return key -> embedding (E,) of a segment's accepted images; NaN where a recogniser could not read a face."""
+        """Return key -> embedding (E,) of a segment's accepted images; NaN where a recogniser could not read a face.
+
+        Raises:
+            UserError: no such recogniser was added.
+        """
         if recogniser != JUDGE:
             for record in self._added.get(segment, ()):
                 if record.unit["side_car"] == recogniser:
                     car = open_side_car(self._segments, self._store, record)
                     if car.embedding_NE.shape[1]:
                         return dict(zip(car.keys, car.embedding_NE, strict=True))
-            raise StoreError(
-                f"{segment}: no embeddings named {recogniser!r} were added; run `facemint measure ... --add "
-                f"{recogniser}`"
+            there = sorted({str(r.unit["side_car"]) for r in self._added.get(segment, ())})
+            raise UserError(
+                f"no embeddings named {recogniser!r} were added (to {segment}, for one); name {JUDGE!r}"
+                + (f", or what was added: {', '.join(there)}" if there else "")
+                + f"; or run `facemint measure ... --add {recogniser}` first"
             )
         columns = self._segments.read_columns(self._store, segment, ["key", "accepted", "embedding"])
         rows = zip(columns["key"], columns["accepted"], columns["embedding"], strict=True)

@@ -15,6 +15,7 @@ from pipeline.domain.errors import StoreError
 from pipeline.domain.ports import Clock, Store, Stored
 from pipeline.domain.previews import PREFIX as PREVIEWS
 from pipeline.domain.revisions import parsed
+from pipeline.domain.splits import FOLDER as SPLITS
 from pipeline.domain.unit import Stage
 from pipeline.flow.heartbeat import beat_path, standing_lease
 from pipeline.flow.lease import PREFIX as LEASES
@@ -26,8 +27,9 @@ BATCH = 200
 """Between two batches the lease is renewed, and what was named in the meantime is read."""
 _FOLDERS = (
     "segments/", "audits/", "enrolled/", PREVIEWS, "versions/", "exports/", "quarantine/", "runs/", "measures/",
+    SPLITS,
 )  # fmt: skip
-"""Where orphans are looked for. Recipes, receipts and private files are never orphans."""
+"""Where orphans are looked for. Recipes, receipts, private files and logs of erasures are never orphans."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,7 +128,8 @@ def _unnamed(store: Store, ledger: Ledger, stored: Iterable[Stored]) -> Iterator
     beats = [s for p, s in ledger.stored.items() if p.startswith("runs/") and not p.startswith(LEASES)]
     # the last run's, even where a lease was taken since, for a removal like this one
     newest = max(beats, key=lambda s: s.modified_s).path if beats else ""
-    kept = {*ledger.claims, *ledger.exports, *ledger.side_cars, *live.values(), newest, *_enrolled(ledger)}
+    splits = {p for p in ledger.stored if p.startswith(SPLITS) and p.endswith(".json")}
+    kept = {*ledger.claims, *ledger.exports, *ledger.side_cars, *splits, *live.values(), newest, *_enrolled(ledger)}
     for entry in stored:
         if entry.path not in kept:
             why = _why(entry.path, ledger.receipts)
@@ -158,4 +161,6 @@ def _why(path: str, receipts: Mapping[str, object]) -> str | None:
         return "no manifest of an export names it"
     if path.startswith("measures/"):
         return "no record of a side-car names it"
+    if path.startswith(SPLITS):
+        return "no record of a split names it"
     return "no receipt names it"

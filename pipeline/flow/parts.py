@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.domain import ports
 from pipeline.domain.balance import Targets
 from pipeline.domain.cosines import BlockProduct, NumpyProduct
-from pipeline.domain.errors import DeviceMemoryError
+from pipeline.domain.errors import DeviceMemoryError, StoreError
 from pipeline.domain.fingerprint import Prints
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import Float32, UInt8, require_unit_rows, unit_length
@@ -125,6 +125,19 @@ def finite_rows(measures: Mapping[str, npt.NDArray[np.float64]], count: int) -> 
     for values in measures.values():
         sound &= np.isfinite(values)
     return sound
+
+
+def decoded(name: str, key: str, tar: bytes, place: tuple[int, int], parts: Parts) -> UInt8:
+    """Return the face at a place (offset, length) of a segment's tar, uint8 RGB.
+
+    Raises:
+        StoreError: it does not decode.
+    """
+    offset, length = place
+    try:
+        return parts.codec.decode(tar[offset : offset + length])
+    except ValueError as error:
+        raise StoreError(f"{name}: image {key} does not decode: {error}") from None
 
 
 def padded(rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, sha256_hex, version_name
+from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, canonical_json, sha256_hex, version_name
 from pipeline.domain.previews import PREFIX as PREVIEWS
 from pipeline.domain.records import Cell
 from pipeline.domain.tombstones import Tombstones
@@ -128,20 +128,53 @@ def publish(
 def _repaired(
     parts: Parts, standing: Manifest, bare: Manifest, documents: Callable[[Manifest], Mapping[str, bytes]]
 ) -> Manifest:
-    """Write what a standing version lacks of its own documents; what it says of itself does not change."""
+    """Write what a standing version lacks of its own documents; what it says of itself does not change.
+
+    They are drawn from what it says: the recipe of today may give another name, use, licence or promise.
+    """
     if standing.digest != bare.digest:
         raise StoreError(
             f"{standing.path}: has digest {standing.digest[:12]}, this run made {bare.digest[:12]}; verify the dataset"
         )
     lacks = [d for d in standing.documents if parts.store.size(d.path) != d.bytes]
-    drawn = documents(bare) if lacks else {}
+    drawn = documents(_as_it_stands(standing, bare)) if lacks else {}
+    others = []
     for entry in lacks:
         data = drawn.get(entry.path.removeprefix(f"versions/{standing.version}/"), b"")
         if sha256_hex(data) != entry.sha256:
-            raise StoreError(f"{entry.path}: missing, and drawn anew it has other bytes; restore it from a copy")
+            others.append(entry.path)
+            continue
         parts.guard()
         parts.store.put(entry.path, data)
+    if others:
+        more = f" (and {', '.join(others[1:])})" if others[1:] else ""
+        raise StoreError(
+            f"{others[0]}: missing, and drawn anew it has other bytes{more}; restore it from a copy, or run the "
+            "release of facemint that published it"
+        )
     return standing
+
+
+def _as_it_stands(standing: Manifest, bare: Manifest) -> Manifest:
+    """Return what a standing manifest says, in the order of this run: JSON has lost it, and a card follows it."""
+    return replace(
+        bare,
+        name=standing.name,
+        plan_digest=standing.plan_digest,
+        counts=_ordered(standing.counts, bare.counts),
+        figures=_ordered(standing.figures, bare.figures),
+        models=_ordered(standing.models, bare.models),
+        use=_ordered(standing.use, bare.use),
+    )
+
+
+def _ordered(said: Any, now: Any) -> Any:
+    """Return what JSON said, with the order of keys and the types of what is known now wherever that says the same."""
+    if not isinstance(said, Mapping) or not isinstance(now, Mapping):
+        return now if canonical_json(now) == canonical_json(said) else said
+    known = {str(key): key for key in now}
+    keys = [*(key for key in known if key in said), *(key for key in said if key not in known)]
+    return {known.get(key, key): _ordered(said[key], now.get(known.get(key, key))) for key in keys}
 
 
 def _tombstones(step: Step) -> Tombstones:

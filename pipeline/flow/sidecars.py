@@ -26,7 +26,7 @@ from pipeline.domain.records import Float32, UInt8
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import read_receipt, receipt_of, same_content
-from pipeline.flow.parts import Parts, embed_each, measure_fixed
+from pipeline.flow.parts import Parts, decoded, embed_each, measure_fixed
 
 FOLDERS = ("measures/", "private/measures/")
 """Where side-cars lie: those of minted sets, and those of curated ones."""
@@ -281,19 +281,9 @@ def _images(name: str, parts: Parts) -> tuple[tuple[str, ...], Iterator[UInt8]]:
 
     def blocks() -> Iterator[UInt8]:
         for start in range(0, len(keys), READ_TOGETHER):
-            yield np.stack(
-                [_decoded(name, key, tar, places[key], parts) for key in keys[start : start + READ_TOGETHER]]
-            )
+            yield np.stack([decoded(name, key, tar, places[key], parts) for key in keys[start : start + READ_TOGETHER]])
 
     return keys, blocks()
-
-
-def _decoded(name: str, key: str, tar: bytes, place: tuple[int, int], parts: Parts) -> UInt8:
-    offset, length = place
-    try:
-        return parts.codec.decode(tar[offset : offset + length])
-    except ValueError as error:
-        raise StoreError(f"{name}: image {key} does not decode: {error}") from None
 
 
 def _read(addition: Addition, faces_NHWC: UInt8) -> tuple[list[dict[str, float]], Float32]:

@@ -26,11 +26,13 @@ from pipeline.domain.records import Float32
 from pipeline.domain.seal import sealed, unbroken
 from pipeline.domain.splits import FOLDER, Part, assign, assign_by_cell, draws, reached, split_paths
 from pipeline.domain.storage import Store
+from pipeline.flow.commit import stored_sha256
 
 COLUMNS = {"identity": "int64", "part": "string"}
 MOST_PAIRS = 100
 """Pairs of identities that a record lists; all of them are counted."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+_MEND = "restore it from a copy, or delete both files of this split and run the same split command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +139,24 @@ def forget(
         erased: ordinals.
         cells: ordinal -> cell, of everybody whom the newest version holds.
         guard: raises where another run has taken the dataset over.
+
+    Raises:
+        StoreError: a split is damaged.
     """
     gone, out = set(erased), []
+    there = {split_paths(name)[0] for name in split_names(store)}
+    for path in store.list(FOLDER):
+        # left by a split that was killed before its record: the same command divides the same way again
+        if path.endswith(".parquet") and path not in there:
+            guard()
+            store.delete(path)
     for name in split_names(store):
         split = read_split(store, tables, name)
         near = split.record["near"]
         listed = [p for p in near["listed"] if not gone & {int(p["identity"]), int(p["other"])}]
-        if len(listed) == len(near["listed"]) and not gone & split.part_of.keys():
+        # a run that was killed behind the table left a record that names the table before
+        whole = stored_sha256(store, record_entry(split.record)) == split.record["table"]["sha256"]
+        if whole and len(listed) == len(near["listed"]) and not gone & split.part_of.keys():
             continue
         part_of = {o: p for o, p in split.part_of.items() if o not in gone}
         parts = [Part(n, Fraction(s)) for n, s in split.record["parts"].items()]
@@ -231,9 +244,7 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except _DAMAGE as error:
-        raise StoreError(
-            f"{path}: not the record of a split ({type(error).__name__}); restore it from a copy"
-        ) from None
+        raise StoreError(f"{path}: not the record of a split ({type(error).__name__}); {_MEND}") from None
 
 
 def record_entry(raw: Mapping[str, Any]) -> FileEntry:
@@ -246,7 +257,7 @@ def _table(store: Store, tables: PlainTables, name: str) -> dict[int, str]:
     try:
         found = tables.read(store, path, list(COLUMNS))
     except FileNotFoundError:
-        raise StoreError(f"{path}: missing; restore it from a copy") from None
+        raise StoreError(f"{path}: missing; {_MEND}") from None
     return dict(zip(found["identity"].tolist(), found["part"], strict=True))
 
 

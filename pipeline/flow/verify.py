@@ -32,6 +32,9 @@ from pipeline.flow.ledger import (
 )
 from pipeline.flow.reread import Place, Reread
 
+_LAST_PART = b"\nplan_fields:\n"
+"""Of the file of a step; older ones have no seal that could be missed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -121,12 +124,16 @@ def verify(
 
 
 def _recipes(store: Store, ledger: Ledger) -> Iterable[Problem]:
-    """No record names a recipe's digest: it has a seal."""
+    """No record names a recipe's digest: it has a seal, its last line, which goes with whatever is cut off."""
+    published = {f"recipes/g{m.generation}.yaml" for m in ledger.manifests.values()}
     for path, data in store.get_many([p for p in ledger.stored if p.startswith("recipes/")]).items():
         try:
             unbroken(data)
         except BrokenSealError:
             yield Problem(path, "altered, its seal does not fit it", "a recipe as it was written", RESTORE)
+            continue
+        if path in published and not (_LAST_PART in data and data.endswith(b"\n")):
+            yield Problem(path, f"{len(data):,} bytes, without its end", "a recipe as it was written", RESTORE)
 
 
 def _sizes(path: str, size: int | None, claims: Sequence[Claim], fitting: Sequence[Claim]) -> Iterable[Problem]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.domain.errors import StoreError
+from pipeline.domain.errors import OutputError, StoreError
 from pipeline.domain.manifest import IndexRow, Manifest, manifest_path
 from pipeline.domain.ports import SegmentWriter, Store
 from pipeline.domain.twins import without_twins
@@ -26,7 +26,12 @@ def read_manifest(store: Store, version: str) -> Manifest:
 
 
 def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
-    """Return the index of a version, twins included; raises StoreError where it is not there."""
+    """Return the index of a version, twins included.
+
+    Raises:
+        OutputError: the version was retired by an erasure.
+        StoreError: the index is missing or damaged.
+    """
     path = next((f.path for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-")), None)
     if path is None:
         raise StoreError(f"{manifest.path}: names no index; restore it from a copy")
@@ -35,8 +40,9 @@ def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) ->
     except FileNotFoundError:
         there = versions(store)
         if len(read_manifest(store, there[-1]).tombstones) > len(manifest.tombstones):
-            raise StoreError(
-                f"{path}: version {manifest.version} was retired when something was erased; {there[-1]} is the newest"
+            raise OutputError(
+                f"{store.uri}: version {manifest.version} was retired when something was erased, and has no index any "
+                f"more; name a newer one, {there[-1]} is the newest"
             ) from None
         raise StoreError(f"{path}: missing; restore it from a copy") from None
 

@@ -64,6 +64,7 @@ def facts() -> dict[str, Any]:
         },
         "use": {"purpose": "research on filters", "commercial": False},
         "licence": "not stated",
+        "last_label": 1233,
         "index": {"name": "index-abcd.parquet", "bytes": 2_500_000},
     }
 
@@ -112,10 +113,27 @@ def test_front_matter_is_yaml(facts: dict[str, Any]) -> None:
 
 
 def test_growth_is_told(facts: dict[str, Any]) -> None:
-    """A version says what it grew from and how many identities are new; the first grew from nothing."""
+    """A version says what it follows and how many identities are new; the first follows nothing."""
     assert "| v000002 | v000001 | 1 | 234 | `f1f1f1f1f1f1f1f1` |" in dataset_card(facts)
     facts |= {"version": "v000001", "parent": None, "generation": 0}
     assert "| v000001 | nothing: the first | 0 | 234 |" in dataset_card(facts)
+
+
+def test_labels_with_gaps_are_told(facts: dict[str, Any]) -> None:
+    """Where somebody left, the highest label stands in the card, and how many labels nobody has; else not."""
+    assert "Nobody has" not in dataset_card(facts)
+    card = dataset_card(facts | {"last_label": 1236})
+    assert "labels 0 to 1236" in card
+    assert "Nobody has 3 of these labels any more" in card
+
+
+def test_a_merged_version_names_what_it_was_merged_from(facts: dict[str, Any]) -> None:
+    """Sources stand in the card with version, digest and counts; no other card speaks of merging."""
+    assert "merged" not in dataset_card(facts)
+    source = {"name": "others", "version": "v000007", "digest": "e5" * 32, "identities": 10, "images": 3000}
+    card = dataset_card(facts | {"counts": {**facts["counts"], "merged": [source]}})
+    assert f"| others v000007 | `{'e5' * 32}` | 10 | 3,000 |" in card
+    assert "copied from the datasets below" in card
 
 
 def test_every_section_of_a_datasheet_is_there(facts: dict[str, Any]) -> None:

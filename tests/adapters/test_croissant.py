@@ -224,7 +224,7 @@ def test_responsible_ai_holds_this_runs_figures(grown: Path) -> None:
     for cell, told in zip(cells, found["rai:dataBiases"], strict=True):
         assert told.startswith(f"{cell['cell']}: {cell['reached']} identities of {cell['asked']} asked for")
         assert f"(95 % interval {100 * cell['share_95'][0]:.1f} % to {100 * cell['share_95'][1]:.1f} %;" in told
-    assert "It grew from v000001." in found["rai:dataReleaseMaintenancePlan"]
+    assert "It follows v000001." in found["rai:dataReleaseMaintenancePlan"]
     assert "None of real people" in found["rai:personalSensitiveInformation"][0]
     assert any(manifest.models["judge"]["sha256"] in tool for tool in found["rai:machineAnnotationTools"])
     assert "not stated by its maker" in found["license"]

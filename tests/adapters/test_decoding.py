@@ -22,6 +22,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.decoding import GuardedDecoder, decode, sniff
+from pipeline.adapters.decoding.marks import marks_of
 from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
 
 LIMITS = DecodeLimits(most_bytes=3_000_000)
@@ -91,15 +92,15 @@ def bad_crc() -> bytes:
     return bytes(data)
 
 
-def tagged(orientation: int) -> bytes:
-    """Return a JPEG that is stored as its EXIF orientation says: undone it is the picture again."""
+def tagged(orientation: int, kind: str = "JPEG", **options: Any) -> bytes:
+    """Return a file that is stored as its EXIF orientation says: undone it is the picture again."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = {
         1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2),
         6: np.rot90, 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1),
     }[orientation](FACE)  # fmt: skip
-    return saved(Image.fromarray(np.ascontiguousarray(stored)), "JPEG", quality=95, exif=exif)
+    return saved(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
 
 
 def bad_exif() -> bytes:
@@ -257,10 +258,15 @@ def test_what_cannot_be_used_has_one_reason(name: str, guarded: GuardedDecoder) 
     assert isinstance(guarded.decode(jpeg()), Decoded)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+     ("TIFF", {"compression": "tiff_lzw"})],
+)  # fmt: skip
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_undone(orientation: int) -> None:
-    """All eight EXIF orientations give the picture as its photographer held it."""
-    found = decoded(tagged(orientation))
+def test_orientation_is_undone(orientation: int, kind: str, options: dict[str, Any]) -> None:
+    """All eight EXIF orientations give the picture as its photographer held it, once and not twice, in every format."""
+    found = decoded(tagged(orientation, kind, **options))
     assert found.orientation == orientation
     assert found.image_HWC.shape == (H, W, 3)
     assert np.abs(found.image_HWC.astype(int) - FACE).mean() < 4
@@ -271,6 +277,22 @@ def test_an_unknown_orientation_is_none() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     assert decoded(jpeg(exif=exif)).orientation == 1
+
+
+def test_a_preview_behind_a_jpeg_is_no_animation() -> None:
+    """What cameras put behind a picture (MPF: previews, gain maps) does not make it an animation."""
+    found = decoded(saved(Image.fromarray(FACE), "MPO", save_all=True, append_images=[Image.fromarray(FACE[::2, ::2])]))
+    assert found.kind == "jpeg"
+    assert np.abs(found.image_HWC.astype(int) - FACE).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_a_damaged_header_of_a_later_frame_is_a_reason(kind: str) -> None:
+    """Counting frames reads every frame's header: damage there is a refusal, never an error of ours."""
+    data = animation(kind)
+    for at in range(len(data) // 3, len(data)):
+        found = decode(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :], LIMITS)
+        assert isinstance(found, Decoded | Refusal)
 
 
 def test_16_bits_are_scaled_and_not_clipped() -> None:
@@ -332,6 +354,20 @@ def test_marks_of_origin_are_read(make: Callable[[], bytes], marks: tuple[str, .
     assert decoded(make()).marks == marks
 
 
+@pytest.mark.parametrize(("kind", "name"), [("png", b"caBX"), ("webp", b"C2PA")])
+def test_a_credential_is_a_chunk_and_not_four_bytes(kind: str, name: bytes) -> None:
+    """A chunk of that name is a credential; the same four bytes within another chunk are none."""
+
+    def chunk(title: bytes, body: bytes) -> bytes:
+        if kind == "png":
+            return struct.pack(">I", len(body)) + title + body + struct.pack(">I", zlib.crc32(title + body))
+        return title + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+    head = b"\x89PNG\r\n\x1a\n" if kind == "png" else b"RIFF\0\0\0\0WEBP"
+    assert marks_of(head + chunk(b"odd ", b"123") + chunk(name, b"x"), kind) == ("c2pa",)
+    assert marks_of(head + chunk(b"odd ", b"12" + name + b"3") + chunk(b"more", name), kind) == ()
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_content_is_sniffed(kind: str) -> None:
     """What bytes are follows from the bytes."""
@@ -359,13 +395,47 @@ def test_a_killed_child_costs_nothing_where_the_image_is_good() -> None:
 def test_a_decode_that_needs_too_much_memory_is_refused() -> None:
     """With little memory a large picture is refused, and the next small one is decoded."""
     large = saved(Image.new("RGB", (7000, 7000)), "PNG")
-    with GuardedDecoder(memory_bytes=700_000_000) as decoder:
+    with GuardedDecoder(memory_bytes=300_000_000) as decoder:
         small = decoder.decode(jpeg())
+        first = decoder._child
         found = decoder.decode(large)
+        assert decoder._child is not first, "a child that ran out of memory is not handed another image"
         assert isinstance(small, Decoded), small
         assert isinstance(found, Refusal)
         assert found.reason is Reason.DECODER_OUT_OF_MEMORY
         assert isinstance(decoder.decode(jpeg()), Decoded)
+
+
+def test_a_stopped_child_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that stands still, even one that does not read what it is handed, is replaced and nothing hangs."""
+    monkeypatch.setattr("pipeline.adapters.decoding.guarded._STILL_s", 1.0)
+    large = png(noise(400))
+    assert len(large) > 1 << 18, "more than a pipe holds"
+    with GuardedDecoder() as decoder:
+        assert isinstance(decoder.decode(jpeg()), Decoded)
+        assert decoder._child is not None
+        os.kill(decoder._child.pid, signal.SIGSTOP)
+        assert isinstance(decoder.decode(large), Decoded)
+
+
+def test_too_many_bytes_are_not_even_handed_over() -> None:
+    """A file above the limit is refused without a child being started for it."""
+    with GuardedDecoder(DecodeLimits(most_bytes=1000)) as decoder:
+        found = decoder.decode(b"x" * 1001)
+        assert decoder._child is None
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.value, found.threshold) == (Reason.TOO_MANY_BYTES, 1001, 1000)
+
+
+def test_hard_limits_that_somebody_set_are_kept() -> None:
+    """Under a hard limit of processor time, which nobody may raise, images are decoded all the same."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (300, 300));"
+        "from pipeline.adapters.decoding import GuardedDecoder;"
+        "d = GuardedDecoder(); print(type(d.decode(sys.stdin.buffer.read())).__name__); d.close()"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], input=jpeg(), capture_output=True, check=False)
+    assert ran.stdout.strip() == b"Decoded", ran.stderr
 
 
 CRASHING = """

@@ -78,8 +78,8 @@ def test_embeddings_are_those_of_the_images(source: MemoryStore, tmp_path: Path,
 
 
 def test_an_unknown_recogniser_is_refused(source: MemoryStore, tmp_path: Path) -> None:
-    """Whose embeddings nobody added cannot stand in a record; the command that adds them is named."""
-    with pytest.raises(StoreError, match="no embeddings named 'r100' were added; run `facemint measure"):
+    """Whose embeddings nobody added cannot stand in a record: the user's mistake; what there is, is named."""
+    with pytest.raises(UserError, match=r"no embeddings named 'r100' were added .*name 'judge'; or run `facemint mea"):
         wiring.export_on(source, LmdbExporter(LmdbOptions(features="r100")), LocalStore(tmp_path))
     assert not (tmp_path / "train.lmdb").exists()
 

@@ -102,3 +102,38 @@ def _best(cos: np.ndarray, same: np.ndarray) -> float:
 
 def _accuracy(cos: np.ndarray, same: np.ndarray, level: float) -> float:
     return float(((cos >= level) == same).mean())
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """Return one field of a protobuf message: a number below 128, or bytes."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    size = len(value)
+    return bytes([number << 3 | 2, *([size] if size < 128 else [size & 0x7F | 0x80, size >> 7])]) + value
+
+
+def flattening(batch: int) -> bytes:
+    """Return an ONNX model that takes `batch` crops, always, and gives their pixels as rows."""
+
+    def tensor(name: bytes, *dims: int | bytes) -> bytes:
+        shape = b"".join(field(1, field(1, d) if isinstance(d, int) else field(2, d)) for d in dims)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
+
+    node = field(1, b"crops") + field(2, b"rows") + field(4, b"Flatten")
+    graph = field(1, node) + field(2, b"g") + field(11, tensor(b"crops", batch, 3, 112, 112))
+    graph += field(12, tensor(b"rows", batch, b"e"))
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))
+
+
+def test_a_model_that_always_takes_several_crops_is_one_line(tmp_path: Path) -> None:
+    """A batch axis that is fixed at more than one is the user's mistake; one of 1 goes image by image, even none."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(flattening(4))
+    with pytest.raises(UserError, match="takes 4 crops at once"):
+        recogniser(path)
+    path.write_bytes(flattening(1))
+    given = recogniser(path)
+    assert not given.card.row_independent
+    assert given.space.dimensions == 3 * 112 * 112
+    assert given.embed(np.empty((0, 112, 112, 3), np.uint8)).shape == (0, given.space.dimensions)
+    assert given.embed(np.full((2, 112, 112, 3), 9, np.uint8)).shape == (2, given.space.dimensions)

@@ -179,3 +179,54 @@ def test_a_stray_image_finds_its_person_or_nobody() -> None:
     assert found.tolist() == [0, -1, -1, -1]
     assert best[0] >= 0.5
     assert whose(rows[:1], References(base[:1]), own[:1], match_cos=0.5, margin_cos=0.1)[0].tolist() == [0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    people=st.integers(1, 12),
+    margin=st.sampled_from([-0.1, 0.0, 0.05, 0.5, 3.0]),
+    match=st.sampled_from([-1.0, 0.3, 0.6]),
+)
+def test_whose_is_what_looking_at_every_reference_says(seed: int, people: int, margin: float, match: float) -> None:
+    """The nearest but the own one, if near enough and the next far enough: as a plain loop over all finds it."""
+    rng = np.random.default_rng(seed)
+    templates = unit_rows(rng.normal(size=(people, 4)), "templates")
+    images = unit_rows(rng.normal(size=(9, 4)), "images")
+    own = rng.integers(-1, people, 9)
+    found, best = whose(images, References(templates), own, match_cos=match, margin_cos=margin)
+    for n, image in enumerate(images):
+        ranked = sorted((-exact_cos(image, t), m) for m, t in enumerate(templates) if m != own[n])
+        first, second = (-(ranked[k][0]) if len(ranked) > k else -1.0 for k in (0, 1))
+        assert best[n] == first
+        sure = bool(ranked) and first >= match and first - second >= margin
+        assert found[n] == (ranked[0][1] if sure else -1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**16), count=st.integers(2, 40), noise=st.floats(0.0, 1.0), block=st.sampled_from([3, 1024])
+)
+def test_merging_is_what_sorting_every_pair_says(seed: int, count: int, noise: float, block: int) -> None:
+    """Round by round the nearest pair first, each identity once: as a plain loop over all pairs merges."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(6, 5))
+    sums = unit_rows(centres[rng.integers(0, 6, count)] + noise * rng.normal(size=(count, 5)), "x").astype(np.float64)
+    sums[count // 2 :] = sums[: count - count // 2]
+    held, into, alive = sums.copy(), np.arange(count), set(range(count))
+    while True:
+        rows = unit_rows(held, "x")
+        pairs = sorted((-exact_cos(rows[a], rows[b]), a, b) for a in alive for b in alive if a < b)
+        taken: set[int] = set()
+        for cos, a, b in pairs:
+            if -cos >= 0.7 and not {a, b} & taken:
+                taken |= {a, b}
+                held[a] += held[b]
+                alive.discard(b)
+                into[into == b] = a
+        if not taken:
+            break
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cleaning, "BLOCK", block)
+        found = merge_identities(sums, np.ones(count), merge_cos=0.7, drop_cos=2.0)
+    np.testing.assert_array_equal(found.into_M, into)

@@ -12,8 +12,8 @@ import hashlib
 import os
 import signal
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from jobs import wiring
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Recipe
+from pipeline.domain.storage import Sink
 from pipeline.execute.inline import InlineExecutor
 from pipeline.execute.run import generate
 from pipeline.flow.parts import Parts
@@ -31,9 +32,10 @@ from pipeline.flow.worker import UnitWorker
 from tests.worlds import Silent
 
 VERBS = (
-    "put_if_absent", "put", "put_file", "get", "get_range", "get_many", "size", "list", "entries", "delete",
+    "put_if_absent", "put", "put_file", "get", "get_range", "get_ranges", "get_many", "blocks", "size", "list",
+    "entries", "delete",
 )  # fmt: skip
-WRITES = ("put_if_absent", "put", "put_file", "delete")
+WRITES = ("put_if_absent", "put", "put_file", "writing", "delete")
 
 
 class Remembering:
@@ -65,8 +67,8 @@ class Remembering:
 class KillingStore:
     """A store that kills its process before or after its n-th operation, and counts the others."""
 
-    def __init__(self, inner: Store, kill_at: int | None, *, after: bool = False) -> None:
-        """Wrap `inner`; `kill_at` counts from 0, None counts only."""
+    def __init__(self, inner: Store, kill_at: int | str | None, *, after: bool = False) -> None:
+        """Wrap `inner`; `kill_at` counts from 0, or is a verb, whose first operation it means; None counts only."""
         self._inner, self._kill_at, self._after = inner, kill_at, after
         self.seen: list[str] = []
 
@@ -78,7 +80,7 @@ class KillingStore:
 
         @functools.wraps(value)
         def counted(*args: Any, **more: Any) -> Any:
-            mine = len(self.seen) == self._kill_at
+            mine = self._kill_at in (len(self.seen), name)
             self.seen.append(name)
             if mine and not self._after:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -89,6 +91,31 @@ class KillingStore:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return counted
+
+    @contextmanager
+    def writing(self, path: str, *, about_bytes: int = 0) -> Iterator[_DeadlySink]:
+        """Stream into the inner store; killed before it is done, some bytes are on their way."""
+        mine = self._kill_at in (len(self.seen), "writing")
+        self.seen.append("writing")
+        with self._inner.writing(path, about_bytes=about_bytes) as sink:
+            yield _DeadlySink(sink, dies=mine and not self._after)
+            if mine and not self._after:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if mine:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _DeadlySink:
+    """A sink that kills its process once it has taken something."""
+
+    def __init__(self, inner: Sink, *, dies: bool) -> None:
+        self._inner, self._dies = inner, dies
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`, and die of it."""
+        self._inner.write(data)
+        if self._dies:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Warmed:
@@ -147,7 +174,7 @@ def in_child(work: Callable[[], str]) -> tuple[int, str]:
     return status, said
 
 
-def survives(warmed: Warmed, open_store: Callable[[], Store], point: tuple[int, bool]) -> str:
+def survives(warmed: Warmed, open_store: Callable[[], Store], point: tuple[int | str, bool]) -> str:
     """Kill a run at a point, run it again, and return the digest that the dataset ends with.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_a_run_killed_around_any_operation_ends_in_the_same_dataset(warmed: Warm
         out = tmp_path / f"point-{n}"
         assert survives(warmed, functools.partial(LocalStore, out), points[n]) == warmed.digest, points[n]
         assert not verify(LocalStore(out), Segments(), JpegCodec(), deep=True)["problems"]
+
+
+def test_a_run_killed_while_it_streams_an_export_ends_in_the_same_dataset(warmed: Warmed, tmp_path: Path) -> None:
+    """With half a shard on disk, and with a whole one that no manifest names yet; the half one is a leftover."""
+    assert warmed.operations.count("writing") == 1
+    for after in (False, True):
+        out = tmp_path / f"after-{after}"
+        assert survives(warmed, functools.partial(LocalStore, out), ("writing", after)) == warmed.digest
+        assert not verify(LocalStore(out), Segments(), JpegCodec(), deep=True)["problems"]
+        assert (len(LocalStore(out).leftovers(time.time() + 60)) == 1) != after
 
 
 def on_s3(bucket: str, name: str) -> Store:

@@ -23,7 +23,7 @@ from pipeline.execute.run import generate
 from pipeline.flow.commit import receipts
 from pipeline.flow.quarantine import DEATHS_ALLOWED, Quarantine
 from pipeline.flow.verify import verify
-from pipeline.flow.versions import versions
+from pipeline.flow.versions import read_manifest, versions
 from tests.flow.test_growth import ENROL, PEOPLE, STEPS, asked, rows_of
 from tests.flow.test_run import DyingStore, Killed, copy_of
 from tests.recipes import sketch_recipe
@@ -125,6 +125,50 @@ def test_a_step_that_another_driver_began_meanwhile_is_not_written_over(two_step
     with pytest.raises(PlanMismatchError, match="another run began generation 2 with another plan meanwhile"):
         begin(mine, step)
     assert b"count: 11" in store.get("recipes/g2.yaml")
+
+
+DOCUMENTS = ["README.md", "report.html", "croissant.json", "funnel.svg", "contact_sheet.png"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use": {"commercial": True, "licence": "CC-BY-4.0"}},
+        {"name": "renamed"},
+        {"previews": {"per_reason": 9}, "compute": {"executor": "inline", "in_flight": 1, "mixed_devices": True}},
+        {"rounds": 99, "exports": [{"use": "hf"}]},
+    ],
+    ids=["use", "name", "previews and compute", "patience and exports"],
+)
+def test_documents_that_are_lost_are_drawn_as_they_were_published(
+    two_steps: MemoryStore, changes: dict[str, Any]
+) -> None:
+    """Whatever the recipe says by now of what no byte of the dataset follows from: the manifest names their digests."""
+    manifest = read_manifest(two_steps, "v000002")
+    for lost in ([d.path for d in manifest.documents], [f"versions/v000002/{name}" for name in DOCUMENTS]):
+        store = copy_of(two_steps)
+        for path in lost:
+            store.delete(path)
+        mint(asked(10, 2, **changes), store)
+        assert {p: store.get(p) for p in lost} == {p: two_steps.get(p) for p in lost}
+        assert versions(store) == ["v000001", "v000002"]
+        assert not problems(store)
+
+
+def test_documents_that_come_out_otherwise_are_named_and_the_others_are_written(two_steps: MemoryStore) -> None:
+    """A release that draws a page otherwise puts nothing under a digest that is not its own."""
+    store, gone = copy_of(two_steps), ["versions/v000002/README.md", "versions/v000002/funnel.svg"]
+    for path in gone:
+        store.delete(path)
+    session = wiring.session_on(STEPS[1], store, Silent())
+
+    def otherwise(*given: Any) -> dict[str, bytes]:
+        return {**session.documents(*given), "README.md": b"of another release"}
+
+    with pytest.raises(StoreError, match=r"README.md: missing, and drawn anew it has other bytes; restore it"):
+        generate(replace(session, documents=otherwise))
+    assert store.size(gone[0]) is None
+    assert store.get(gone[1]) == two_steps.get(gone[1])
 
 
 def test_a_lost_recipe_is_asked_for(two_steps: MemoryStore) -> None:

@@ -17,7 +17,7 @@ from pipeline.adapters.machine import SystemClock
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.segments.plain import ParquetTables
 from pipeline.adapters.stores import MemoryStore
-from pipeline.domain.errors import PlanMismatchError, StoreError, UserError
+from pipeline.domain.errors import OutputError, PlanMismatchError, StoreError, UserError
 from pipeline.domain.manifest import IndexRow, Manifest, segment_path, sha256_hex
 from pipeline.domain.merging import rekeyed
 from pipeline.domain.separation import separate
@@ -27,6 +27,7 @@ from pipeline.domain.twins import is_twin
 from pipeline.execute.run import Published
 from pipeline.flow.diff import Side, diff
 from pipeline.flow.erase.journal import Journal
+from pipeline.flow.erase.plan import Wanted
 from pipeline.flow.judge import NEAREST_ORDINAL
 from pipeline.flow.merging.copying import read_table
 from pipeline.flow.merging.merge import COPY, NEAR_COPY, NO_IMAGE_LEFT, UNREADABLE
@@ -127,6 +128,21 @@ def test_counts_add_up_and_the_labels_of_the_first_stay(
     old = {o + offset: label for o, label in labels_of(worlds["b"]).items()}
     assert sorted(others, key=lambda o: others[o]) == sorted(others, key=lambda o: old[o])
     assert problems(store) == []
+
+
+def test_its_documents_name_its_sources_and_claim_no_yield(both: tuple[MemoryStore, Published]) -> None:
+    """Card, Croissant and report say which versions images were copied from; copying is no making, nor its speed."""
+    store, names = both[0], ("README.md", "croissant.json", "report.html")
+    card, croissant, page = (store.get(f"versions/v000001/{name}").decode() for name in names)
+    facts = wiring.report_on(store)
+    told = [value for what, value in facts.provenance if what == "merged from"]
+    for value, source in zip(told, newest(store).counts["merged"], strict=True):
+        assert all(source["digest"] in document for document in (card, croissant, page, value))
+        assert f"{source['images']:,} images of {source['identities']:,} identities" in value
+    assert "Images were copied, in order of precedence, from" in croissant
+    assert "were good enough" not in page
+    assert "People proposed and enrolled" not in page
+    assert facts.throughput == {}
 
 
 def test_every_byte_and_number_of_an_image_is_carried_along(
@@ -468,6 +484,20 @@ def test_a_source_that_is_half_erased_is_refused(worlds: Mapping[str, MemoryStor
     store.put(journal.path, journal.to_json())
     with pytest.raises(PlanMismatchError, match="an erasure was begun and not finished"):
         merged(worlds["a"], store)
+
+
+def test_a_retired_version_is_no_source(worlds: Mapping[str, MemoryStore]) -> None:
+    """Nobody is brought back by merging a version that somebody was erased from: it is the user's mistake, said so."""
+    store = copy_of(worlds["b"])
+    gone = rows_of(store)[0].identity
+    wanted = Wanted((gone,), (), ())
+    wiring.erase_on(store, wiring.dataset_recipe(store), wanted, Silent())
+    sides = [wiring.side_of(worlds["a"]), wiring.side_of(store, "v000001")]
+    with pytest.raises(OutputError, match=r"v000001 was retired .* name a newer one, v000002 is the newest"):
+        wiring.merge_on(sides, MemoryStore(), wiring.MergeRequest(), Silent())
+    target, published = merged(worlds["a"], store)
+    assert published.manifest.counts["merged"][1]["identities"] == newest(store).counts["identities"]
+    assert problems(target) == []
 
 
 def test_one_dataset_is_no_merge(worlds: Mapping[str, MemoryStore]) -> None:

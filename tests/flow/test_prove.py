@@ -22,8 +22,10 @@ from pipeline.adapters.segments.tables import SETTINGS
 from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import Manifest, Receipt, canonical_json, segment_path, sha256_hex
+from pipeline.domain.records import identity_of
 from pipeline.domain.seal import sealed
 from pipeline.domain.tombstones import Tombstones
+from pipeline.flow.erase.journal import Journal
 from pipeline.flow.versions import published_rows, read_manifest
 from tests.worlds import Silent, mint, sketches
 
@@ -318,6 +320,15 @@ def test_what_was_erased_is_said_to_be(dataset: MemoryStore) -> None:
         manifest(tombstones=stones.to_list())(dataset)
         with pytest.raises(UserError, match="was erased before v000001 was published; nothing of it is kept"):
             wiring.prove_on(dataset, key)
+
+
+def test_what_is_half_erased_is_not_shown_any_more(dataset: MemoryStore) -> None:
+    """Once it is written down that it goes, it is said what ends that; the others are told as ever."""
+    key = published(dataset)
+    journal = Journal(1, "v000001", 1, Tombstones(identities=(identity_of(key),)), (), {}, {}, 0.0)
+    dataset.put(journal.path, journal.to_json())
+    with pytest.raises(UserError, match=r"is being erased, .* run `facemint erase URI --yes`"):
+        wiring.prove_on(dataset, key)
 
 
 def test_growth_and_judging_again_add_versions_to_a_proof(dataset: MemoryStore) -> None:

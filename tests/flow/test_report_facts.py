@@ -327,6 +327,20 @@ def test_bounds_are_those_of_the_filters_that_judged(dataset: MemoryStore) -> No
         assert cos is None or bounds["own_template_cos"]["own-template"] == cos
 
 
+def test_a_filter_that_only_observed_says_so() -> None:
+    """The thresholds of a filter that refused nobody stand in manifest and report, with its mode; no other has one."""
+    store = MemoryStore()
+    mint(sketches(filters=[OWN, {**OTHER, "mode": "observe"}, YAW]), store)
+    facts = report_on(store)
+    told = facts.manifest["figures"]["thresholds"]
+    assert told["nearest-other"]["mode"] == "observe"
+    assert told["nearest-other"]["threshold_cos"] > told["own-template"]["threshold_cos"]
+    assert [name for name, fields in told.items() if "mode" in fields] == ["nearest-other"]
+    assert "nearest-other (observed)" in {t.name for t in facts.curves[0].thresholds}
+    bounds = {name for m in facts.measures for name, _ in m.bounds}
+    assert bounds == {"own-template", "nearest-other (observed)"}
+
+
 def test_thresholds_are_those_that_decided(dataset: MemoryStore) -> None:
     """The judge's curves carry the manifest's cosines with their rates, the auditor's none of them."""
     facts = report_on(dataset, "v000001")

@@ -230,6 +230,17 @@ def test_another_recipe_is_refused_naming_the_fields(finished: MemoryStore) -> N
     assert bytes_of(finished) == before
 
 
+def test_a_dataset_of_other_models_is_refused_by_their_name() -> None:
+    """No recipe brings models back: that of the dataset is the same, so another way out is told."""
+    store = MemoryStore()
+    mint(sketches(**SMALL), store)
+    step = store.get("recipes/g0.yaml").partition(b"# seal: ")[0]
+    assert b"\n  model.judge.epoch: 1\n" in step
+    store.put("recipes/g0.yaml", step.replace(b"\n  model.judge.epoch: 1\n", b"\n  model.judge.epoch: 0\n"))
+    with pytest.raises(PlanMismatchError, match=r"other models \(model.judge.epoch 1 instead of 0\).* the release"):
+        mint(sketches(**SMALL), store)
+
+
 def test_a_receipt_with_other_content_stops_the_run(finished: MemoryStore) -> None:
     """Two machines that disagree about a unit's bytes are an error, never a silent choice; equal ones do no harm."""
     parts = build_parts(sketches(**NOISY), store := copy_of(finished), None, "test")

@@ -23,6 +23,7 @@ from pipeline.flow.lease import acquire
 from pipeline.flow.splits import Asked, Near, forget, near_pairs, read_split, split_names, split_version
 from pipeline.flow.verify import verify
 from pipeline.flow.versions import image_rows, read_manifest, versions
+from tests.flow.erasing import DyingAtAnyChange, erase, filled
 from tests.flow.test_run import DyingStore, Killed, copy_of
 from tests.recipes import sketch_recipe
 from tests.worlds import mint, sketches
@@ -177,6 +178,52 @@ def test_the_erased_leave_every_split(store: MemoryStore) -> None:
     assert read_split(store, TABLES, "half").part_of == {o: p for o, p in before.items() if o != gone}
     assert read_split(store, TABLES, "cells").record["identities"] == 9
     assert forget(store, TABLES, {gone}, left) == []
+    assert problems(store) == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_erasure_killed_among_the_splits_is_ended_by_the_next_run(published: MemoryStore, after: bool) -> None:
+    """Whichever write it dies at, the same command leaves tables that the records name, without the erased."""
+    whole = copy_of(published)
+    wiring.split_on(whole, HALVES)
+    wiring.split_on(whole, BY_CELL)
+    cells = cells_of(whole)
+    gone = sorted(cells)[3]
+    left = {o: c for o, c in cells.items() if o != gone}
+    for dies_at in range(1, 5):
+        store = filled(DyingAtAnyChange(dies_at, after=after), whole)
+        with pytest.raises(Killed):
+            forget(store, TABLES, {gone}, left)
+        forget(store, TABLES, {gone}, left)
+        assert problems(store) == []
+        assert all(gone not in read_split(store, TABLES, name).part_of for name in split_names(store))
+
+
+def test_a_table_without_a_record_goes_when_somebody_is_erased(store: MemoryStore) -> None:
+    """What a killed split left beside no record may hold the erased, and the same command makes it anew."""
+    wiring.split_on(store, HALVES)
+    data = store.get("splits/half.parquet")
+    store.delete("splits/half.json")
+    assert forget(store, TABLES, {min(cells_of(store))}, cells_of(store)) == []
+    assert store.list("splits/") == []
+    wiring.split_on(store, HALVES)
+    assert store.get("splits/half.parquet") == data
+
+
+@pytest.mark.parametrize("damage", ["half.json", "half.parquet"])
+def test_nobody_is_erased_beside_a_damaged_split(store: MemoryStore, damage: str) -> None:
+    """A split that cannot be read stops an erasure before it begins, in one line that says what to do."""
+    wiring.split_on(store, HALVES)
+    store.delete("splits/half.parquet")
+    if damage == "half.json":
+        store.put("splits/half.json", b"{}")
+    with pytest.raises(StoreError, match=rf"splits/{damage}: .*delete both files of this split"):
+        erase(store, min(cells_of(store)))
+    assert store.list("erasures/") == []
+    assert versions(store) == ["v000001"]
+    for path in store.list("splits/"):
+        store.delete(path)
+    assert erase(store, min(cells_of(store))).published.manifest.version == "v000002"
     assert problems(store) == []
 
 

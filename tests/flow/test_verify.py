@@ -425,6 +425,19 @@ def test_deep_verification_shows_how_far_it_is(dataset: MemoryStore, codec: Code
     assert kinds == ["stage"] + ["step"] * found.files
 
 
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.5, 0.8, 0.999])
+def test_a_recipe_that_was_cut_off_is_named_though_its_seal_went_too(
+    grown: dict[str, bytes], codec: Codec, part: float
+) -> None:
+    """Its seal is its last line, and recipes of before there were seals are whole without one."""
+    store = filled(MemoryStore(), grown)
+    whole = store.get("recipes/g1.yaml")
+    store.put("recipes/g1.yaml", whole[: int(part * len(whole))])
+    assert damaged(check(store, codec, deep=False)) == {"recipes/g1.yaml"}
+    store.put("recipes/g1.yaml", whole[: whole.index(b"# seal: ")])
+    assert damaged(check(store, codec, deep=False)) == set()
+
+
 def lease_of(store: Store) -> Lease:
     """Take the lease as a removal does."""
     return acquire(store, Later(), {"run": "removal", "host": "here", "pid": 1}, lambda who: False)
@@ -434,9 +447,10 @@ ORPHANS = ["segments/make-g7-000000.tar", "segments/make-g7-000000.parquet", "au
            "enrolled/g7.parquet", "versions/v000003/README.md", "versions/v000001/index-0000000000000000.parquet",
            "previews/make-g7-000000.parquet",
            "exports/v000003/webdataset/train-000000.tar", "exports/v000001/webdataset/train-000077.tar",
-           "quarantine/make-g0-000001-1.json", "runs/lease-000001.json", "runs/0123456789ab.json"]  # fmt: skip
+           "quarantine/make-g0-000001-1.json", "runs/lease-000001.json", "runs/0123456789ab.json",
+           "splits/halves.parquet"]  # fmt: skip
 KEPT = ["runs/ffffffffffff.json", "runs/lease-000002.json", "recipes/g7.yaml", "receipts/note.txt", "README.md",
-        "private/gallery.parquet", "quarantine/make-g7-000000-1.json"]  # fmt: skip
+        "private/gallery.parquet", "quarantine/make-g7-000000-1.json", "private/suppressed/000001.parquet"]  # fmt: skip
 
 
 @pytest.fixture

@@ -135,6 +135,7 @@ def test_a_finished_run_reads_well(dataset: Path, sketch_file: Path) -> None:
         assert part in done.stdout
     assert facemint("digest", str(dataset)).stdout.strip() in done.stdout
     assert (dataset / "versions/v000001/contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert (dataset / "versions/v000001/report.html").read_bytes().startswith(b"<!doctype html>")
 
 
 def test_verify_and_status_speak_json(dataset: Path) -> None:

@@ -84,6 +84,9 @@ def test_with_yes_it_is_done_and_said(dataset: Path) -> None:
     assert "elsewhere are not known here" in said
     assert found(store, sought) == []
     assert problems(store) == []
+    card = store.get("versions/v000002/README.md").decode()
+    assert f"labels 0 to {max(row.label for row in rows_of(store))}, in one" in card
+    assert "Nobody has 1 of these labels any more" in card
     assert who not in read_split(store, ParquetTables(), "half").part_of
     again = json.loads(facemint(str(dataset), "--identity", str(who), "--yes", "--json").stdout)
     assert (again["already"], again["erasures"], again["version"]) == (1, [], "v000002")
@@ -122,6 +125,7 @@ def test_mistakes_are_refused_in_one_line(whole: Path, arguments: list[str], sai
 def test_a_place_without_a_dataset_is_refused(tmp_path: Path) -> None:
     """Nothing is created where nothing was."""
     assert "no dataset here" in refused(str(tmp_path / "none"), "--identity", "1", "--yes")
+    assert not (tmp_path / "none").exists()
 
 
 def crop_of(dataset: Path, to: Path, place: int) -> int:

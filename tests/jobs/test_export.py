@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,6 +47,30 @@ def test_numbers_that_trainers_ask_for(dataset: str, tmp_path: Path) -> None:
     printed = export(dataset, "--to", "lmdb", "--out", str(tmp_path / "x"))
     assert printed.splitlines()[1:] == ["num_classes = 12", "num_image = 36"]
     assert printed.splitlines()[0].endswith(f"{tmp_path / 'x'}: lmdb")
+
+
+def test_what_killed_runs_left_goes_after_a_day(dataset: str, tmp_path: Path) -> None:
+    """A finished export removes old temporary files of its own folder; young ones may be another run's."""
+    export(dataset, "--to", "recordio", "--out", str(tmp_path / "x"))
+    old, young = tmp_path / "x" / ".tmp-old", tmp_path / "x" / ".tmp-young"
+    for left in (old, young):
+        left.write_bytes(b"half a file")
+    os.utime(old, (0, 0))
+    export(dataset, "--to", "recordio", "--out", str(tmp_path / "x"))
+
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_parts_leave_the_folder_above_them_alone(dataset: str, tmp_path: Path) -> None:
+    """Where every part has a folder of its own, nothing beside these folders is touched."""
+    other = tmp_path / "x" / "others" / ".tmp-old"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"somebody else's")
+    os.utime(other, (0, 0))
+    export(dataset, "--to", "recordio", "--split", "main", "--out", str(tmp_path / "x"))
+
+    assert other.exists()
 
 
 def test_options_reach_the_export(dataset: str, tmp_path: Path) -> None:

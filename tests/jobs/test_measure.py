@@ -57,7 +57,7 @@ def test_a_recogniser_is_added_the_same_way(dataset: Path) -> None:
 
 
 MISTAKES: list[tuple[str, list[str], str]] = [
-    ("lightning", [], r"--add lightning: unknown; measures: copy-hash, lighting.*recognisers: .*sketch-judge"),
+    ("lightning", [], r"--add lightning: unknown; measures: copy-hash, .*lighting.*recognisers: .*sketch-judge"),
     ("sketch", [], r"gives 'yaw_deg', which this dataset has from its recipe; .*--set labeller=NAME"),
     (
         "lighting",

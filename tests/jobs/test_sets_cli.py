@@ -112,6 +112,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["merge", "ONE", "--out", "OUT"], "needs two datasets or more"),
     (["merge", "ONE", "NOWHERE", "--out", "OUT"], "no dataset here"),
     (["merge", "ONE", "TWO", "--out", "ONE"], "is the source .* itself"),
+    (["merge", "ONE", "TWO", "--out", "LINK"], "is the source .* itself"),
+    (["merge", "ONE", "TWO", "--out", "INSIDE"], "lies inside the source .*one, or around it"),
+    (["merge", "ONE", "TWO", "--out", "AROUND"], "lies inside the source .*one, or around it"),
     (["merge", "ONE", "TWO", "--out", "OUT", "--judge", "x"], "--judge x: no such recogniser"),
     (
         ["merge", "ONE", "TWO", "--out", "OUT", "--judge", "sketch-auditor"],
@@ -127,6 +130,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 ) -> None:
     """Status 2 and what is allowed; nothing is left behind."""
     places = {"ONE": datasets[0], "TWO": datasets[1], "NOWHERE": tmp_path / "nowhere", "OUT": tmp_path / "out"}
+    places |= {"LINK": tmp_path / "link", "INSIDE": datasets[0] / "merged", "AROUND": datasets[0].parent}
+    places["LINK"].symlink_to(datasets[0])
     given = [
         str(places.get(a.partition("@")[0], a)) + (f"@{a.partition('@')[2]}" if "@" in a else "") for a in arguments
     ]
@@ -140,6 +145,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
         raise error
     assert [p for p in LocalStore(datasets[0]).list("") if p not in before] == []
     assert not list((tmp_path / "out").rglob("*.json"))
+    assert not places["NOWHERE"].exists()
+    assert not places["INSIDE"].exists()
 
 
 def test_help_of_the_verbs_loads_no_numbers() -> None:

@@ -323,3 +323,4 @@ def test_mistakes_are_answered_in_one_line(dataset: Path, pair: Pair, pems: dict
         (("--images", str(tmp_path / "words"), "--out", str(tmp_path / "w"), *cert, "--key", pems["key"]), "no JPEG"),
     ):
         assert said in failed("sign", *arguments), arguments
+    assert not (tmp_path / "no").exists()

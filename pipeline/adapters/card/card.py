@@ -39,6 +39,7 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
             spaces: role -> fields of a `Space`; calibrations: role -> {source, n_impostor, eer, lowest_fmr,
                 largest_gallery (or None)};
             use: `purpose`, `commercial`, optional `licence`; licence: what is known of it;
+            last_label: the highest label of the version; labels have gaps where somebody left;
             index: `name` and `bytes` of its file.
 
     Raises:
@@ -78,6 +79,7 @@ def _template() -> Any:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.adapters.card", ""),
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,
         autoescape=False,  # noqa: S701
         keep_trailing_newline=True,
     )
@@ -196,7 +198,7 @@ def _worst_cell(variation: Mapping[str, Any]) -> str:
 
 def _pairs(fields: Mapping[str, Any]) -> str:
     """Return a filter's thresholds in one cell, without what every filter has."""
-    shown = {k: v for k, v in fields.items() if k not in ("epoch", "name", "judges_condition")}
+    shown = {k: v for k, v in fields.items() if k not in ("epoch", "name") and not k.startswith("judges_")}
     return ", ".join(f"{_plain(name)} {_number(value)}" for name, value in shown.items())
 
 

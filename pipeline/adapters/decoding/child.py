@@ -10,6 +10,7 @@ import os
 import resource
 import struct
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 from pipeline.adapters.decoding.guarded import READY
@@ -24,16 +25,14 @@ def main(arguments: list[str]) -> int:
     out = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    _limit(resource.RLIMIT_CORE, 0)
     _warm()
-    resource.setrlimit(resource.RLIMIT_AS, (told["memory_bytes"], told["memory_bytes"]))
+    _limit(resource.RLIMIT_AS, _address_space_bytes() + told["memory_bytes"])
     out.write(READY)
     out.flush()
     while (data := _read(sys.stdin.buffer)) is not None:
         used_s = resource.getrusage(resource.RUSAGE_SELF)
-        allowed_s = int(used_s.ru_utime + used_s.ru_stime) + 1 + told["cpu_s"]
-        resource.setrlimit(resource.RLIMIT_CPU, (allowed_s, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, int(used_s.ru_utime + used_s.ru_stime) + 1 + told["cpu_s"])
         try:
             found = decode(data, limits, first_frame=told["first_frame"])
         except MemoryError:
@@ -42,6 +41,20 @@ def main(arguments: list[str]) -> int:
         del data
         _answer(out, found)
     return 0
+
+
+def _limit(what: int, most: int) -> None:
+    """Set a soft limit, within the hard one that whoever started this has set and nobody may raise."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _address_space_bytes() -> int:
+    """Return how much address space this process has, 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _warm() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from pipeline.domain.intake import Reason
 
 _PNG_HEAD = 8
+_RIFF_HEAD = 12
 _CHUNK_EXTRA = 12
 """Length, type and checksum of a chunk."""
 
@@ -25,6 +27,19 @@ def container_problem(data: bytes, kind: str) -> tuple[Reason, str] | None:
         if size > len(data):
             return Reason.TRUNCATED, f"webp: {len(data):,} of {size:,} bytes"
     return None
+
+
+def chunk_names(data: bytes, kind: str) -> Iterator[bytes]:
+    """Yield the names of a PNG's or WebP's chunks, as far as there are any."""
+    at = _PNG_HEAD if kind == "png" else _RIFF_HEAD
+    while at + 8 <= len(data):
+        if kind == "png":
+            length, name = struct.unpack_from(">I4s", data, at)
+            at += _CHUNK_EXTRA + length
+        else:
+            name, length = struct.unpack_from("<4sI", data, at)
+            at += 8 + length + length % 2
+        yield name
 
 
 def _png_problem(data: bytes) -> tuple[Reason, str] | None:

@@ -9,6 +9,7 @@ it is blamed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -16,7 +17,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,13 @@ from typing import IO, Self
 
 import numpy as np
 
+from pipeline.adapters.decoding.pixels import too_large
 from pipeline.domain.errors import WorkerStartError
 from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
 
 READY = b"ready"
-_HUNG_s = 60.0
-"""So long past its processor time a child may sit still (a stalled disk, a stopped machine) before it is killed."""
+_STILL_s = 60.0
+"""So long a child may use no processor time and say nothing (it was stopped, its disk stalls) before it is killed."""
 
 
 class _DiedError(Exception):
@@ -47,7 +48,8 @@ class GuardedDecoder:
         limits: what is decoded at all.
         first_frame: take an animation's first frame instead of refusing it.
         cpu_s: processor seconds that one image may take.
-        memory_bytes: address space that the child may use.
+        memory_bytes: address space that an image may take, beyond what the child has when it has none in hand: that
+            much grows with the machine's cores.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class GuardedDecoder:
             "cpu_s": cpu_s,
             "memory_bytes": memory_bytes,
         }
+        self._limits = limits or DecodeLimits()
         self._cpu_s = cpu_s
         self._child: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
@@ -74,11 +77,14 @@ class GuardedDecoder:
         Raises:
             WorkerStartError: the child cannot be started.
         """
+        if refused := too_large(data, self._limits):
+            return refused
         with self._turn:
             try:
                 return self._asked(data)
             except _DiedError:
-                # a neighbour's memory or a signal may have ended it: only the second death is the image's own
+                # what neighbours left in its memory, or a signal, may have ended it: only a second death, in a fresh
+                # child, is the image's own
                 self._end()
             try:
                 return self._asked(data)
@@ -102,30 +108,37 @@ class GuardedDecoder:
     def _asked(self, data: bytes) -> Decoded | Refusal:
         child = self._child or self._started()
         stdin, stdout = _ends(child)
-        until_s = time.monotonic() + self._cpu_s + _HUNG_s
         # the child reads everything before it answers, so writing first cannot block both
         try:
-            stdin.write(struct.pack("<Q", len(data)))
-            stdin.write(data)
-            stdin.flush()
-        except (BrokenPipeError, ValueError):
+            self._write(stdin, struct.pack("<Q", len(data)))
+            self._write(stdin, data)
+        except BrokenPipeError:
             raise self._death() from None
-        (size,) = struct.unpack("<I", self._read(stdout, 4, until_s))
-        answer = json.loads(self._read(stdout, size, until_s))
+        (size,) = struct.unpack("<I", self._read(stdout, 4))
+        answer = json.loads(self._read(stdout, size))
         if "reason" in answer:
-            return Refusal(Reason(answer["reason"]), answer["found"], answer["value"], answer["threshold"])
+            reason, found, value, limit = (answer[k] for k in ("reason", "found", "value", "threshold"))
+            if reason == Reason.DECODER_OUT_OF_MEMORY:
+                raise _DiedError(Reason(reason), found, value, limit)
+            return Refusal(Reason(reason), found, value, limit)
         shape = tuple(answer["shape"])
-        pixels = np.frombuffer(self._read(stdout, int(np.prod(shape)), until_s), np.uint8).reshape(shape)
+        pixels = np.frombuffer(self._read(stdout, math.prod(shape)), np.uint8).reshape(shape)
         notes, marks = tuple(answer["notes"]), tuple(answer["marks"])
         return Decoded(pixels, answer["kind"], answer["orientation"], notes, marks)
 
-    def _read(self, stdout: IO[bytes], size: int, until_s: float) -> bytes:
+    def _write(self, stdin: IO[bytes], data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            self._wait(stdin, select.POLLOUT)
+            try:
+                left = left[os.write(stdin.fileno(), left[: 1 << 20]) :]
+            except BlockingIOError:
+                continue
+
+    def _read(self, stdout: IO[bytes], size: int) -> bytes:
         parts, got = [], 0
         while got < size:
-            left_s = until_s - time.monotonic()
-            if left_s <= 0 or not select.select([stdout], [], [], left_s)[0]:
-                limit_s = self._cpu_s + _HUNG_s
-                raise _DiedError(Reason.DECODER_TOO_SLOW, f"no answer in {limit_s:.0f} s", limit_s, limit_s)
+            self._wait(stdout, select.POLLIN)
             part = os.read(stdout.fileno(), min(size - got, 1 << 20))
             if not part:
                 raise self._death()
@@ -133,9 +146,23 @@ class GuardedDecoder:
             got += len(part)
         return b"".join(parts)
 
+    def _wait(self, end: IO[bytes], event: int) -> None:
+        """Wait for a pipe as long as the child works: how busy the machine is must not decide about an image."""
+        # poll and not select, which fails where a process has a thousand files open
+        poll, used = select.poll(), -1.0
+        poll.register(end, event)
+        while not poll.poll(_STILL_s * 1000):
+            now = _processor_s(self._child.pid) if self._child else -1.0
+            if now <= used:
+                raise _DiedError(Reason.DECODER_TOO_SLOW, f"nothing done in {_STILL_s:g} s", _STILL_s, _STILL_s)
+            used = now
+
     def _death(self) -> _DiedError:
         child = self._child
-        code = child.wait() if child else 0
+        try:
+            code = child.wait(10) if child else 0
+        except subprocess.TimeoutExpired:
+            code = 0
         if code == -signal.SIGXCPU:
             return _DiedError(
                 Reason.DECODER_TOO_SLOW, f"more than {self._cpu_s} s of processor time", self._cpu_s, self._cpu_s
@@ -147,12 +174,14 @@ class GuardedDecoder:
         # -P: the working directory of whoever runs a curation must not lend its modules to the child
         command = [sys.executable, "-P", "-m", "pipeline.adapters.decoding.child", json.dumps(self._told)]
         child = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
-        )
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=_environment(),
+        )  # fmt: skip
         self._child = child
-        _, stdout = _ends(child)
+        stdin, stdout = _ends(child)
+        os.set_blocking(stdin.fileno(), False)
         try:
-            if self._read(stdout, len(READY), time.monotonic() + 120) == READY:
+            if self._read(stdout, len(READY)) == READY:
                 return child
         except _DiedError as died:
             self._end()
@@ -167,10 +196,7 @@ class GuardedDecoder:
             child.wait()
             for end in (child.stdin, child.stdout):
                 if end is not None:
-                    try:
-                        end.close()
-                    except BrokenPipeError:
-                        continue
+                    end.close()
 
 
 def _ends(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
@@ -185,4 +211,15 @@ def _environment() -> dict[str, str]:
 
     root = str(Path(str(pipeline.__file__)).resolve().parent.parent)
     known = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+    # each thread of a numerical library reserves address space, and none of them is used here
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return os.environ | one | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+
+
+def _processor_s(pid: int) -> float:
+    """Return the processor time that a process has used; nothing new where the system does not tell."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return -1.0
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")

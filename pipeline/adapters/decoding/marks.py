@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 
+from pipeline.adapters.decoding.containers import chunk_names
+
 _SOURCE_TYPE = re.compile(rb"digitalsourcetype/([A-Za-z]{3,60})")
+_CHUNK = {"png": b"caBX", "webp": b"C2PA"}
 _SEARCHED_bytes = 1_000_000
 """Metadata stand at either end of a file; a megabyte of each is looked through."""
 
@@ -19,7 +22,7 @@ def marks_of(data: bytes, kind: str) -> tuple[str, ...]:
     ends = (data,) if len(data) <= 2 * _SEARCHED_bytes else (data[:_SEARCHED_bytes], data[-_SEARCHED_bytes:])
     terms = {term for end in ends for term in _SOURCE_TYPE.findall(end)}
     found = [f"iptc:{term.decode('ascii')}" for term in sorted(terms)]
-    if any(_has_credential(end, kind) for end in ends):
+    if any(_has_credential(part, kind) for part in ((data,) if kind in _CHUNK else ends)):
         found.append("c2pa")
     return tuple(found)
 
@@ -33,4 +36,7 @@ def _has_credential(data: bytes, kind: str) -> bool:
                 return True
             at = data.find(b"\xff\xeb", at + 2)
         return False
-    return {"png": b"caBX", "webp": b"C2PA"}.get(kind, b"c2pa\0jumb") in data
+    if kind in _CHUNK:
+        # the name alone stands in compressed pixels too, by chance: once in some thousand megabytes
+        return _CHUNK[kind] in chunk_names(data, kind)
+    return b"c2pa\0jumb" in data

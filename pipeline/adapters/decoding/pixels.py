@@ -53,6 +53,13 @@ def decode(data: bytes, limits: DecodeLimits, *, first_frame: bool = False) -> D
         return refused.refusal
 
 
+def too_large(data: bytes, limits: DecodeLimits) -> Refusal | None:
+    """Return the refusal of a file of too many bytes, None where it is none."""
+    if len(data) <= limits.most_bytes:
+        return None
+    return Refusal(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes", len(data), limits.most_bytes)
+
+
 def _decoded(data: bytes, limits: DecodeLimits, first_frame: bool) -> Decoded:
     kind = _kind(data, limits)
     if broken := container_problem(data, kind):
@@ -60,24 +67,24 @@ def _decoded(data: bytes, limits: DecodeLimits, first_frame: bool) -> Decoded:
     image = _opened(data, kind)
     _hold_against(image.size, limits)
     notes: list[str] = []
-    if getattr(image, "n_frames", 1) > 1:
+    if (frames := _frames(image, kind)) > 1:
         if not first_frame:
-            frames = int(image.n_frames)  # type: ignore[attr-defined]
             raise _refused(Reason.ANIMATED, f"{frames} frames", frames, 1)
         notes.append("first_frame")
     orientation = _orientation(image)
     profile = image.info.get("icc_profile")
     rgb = _jpeg(data, image, notes) if kind == "jpeg" else _other(image, notes)
     rgb = _in_srgb(rgb, profile, image.mode, notes)
-    upright = np.ascontiguousarray(_TURNS[orientation](rgb))
+    # Pillow itself has turned a TIFF when it loaded it
+    upright = np.ascontiguousarray(_TURNS[1 if kind == "tiff" else orientation](rgb))
     return Decoded(upright, kind, orientation, tuple(notes), marks_of(data, kind))
 
 
 def _kind(data: bytes, limits: DecodeLimits) -> str:
     if not data:
         raise _refused(Reason.EMPTY, "0 bytes", 0, 1)
-    if len(data) > limits.most_bytes:
-        raise _refused(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes", len(data), limits.most_bytes)
+    if refused := too_large(data, limits):
+        raise _RefusedError(refused)
     kind = sniff(data)
     if kind == "unknown":
         raise _refused(Reason.NOT_AN_IMAGE, f"{len(data):,} bytes that begin with {data[:8].hex(' ')}")
@@ -101,8 +108,7 @@ def _opened(data: bytes, kind: str) -> Picture:
         raise
     except Exception as error:  # noqa: BLE001
         # a parser of hostile headers may raise anything, and none of it is a mistake of ours
-        said = _said(error)
-        raise _refused(Reason.TRUNCATED if _is_cut(said) else Reason.BAD_HEADER, f"{kind}: {said}") from None
+        raise _broken(error, Reason.BAD_HEADER, f"{kind}: ") from None
 
 
 def _hold_against(size: tuple[int, int], limits: DecodeLimits) -> None:
@@ -116,6 +122,19 @@ def _hold_against(size: tuple[int, int], limits: DecodeLimits) -> None:
         raise _refused(Reason.TOO_MANY_PIXELS, what, width * height, limits.most_px)
     if max(size) > limits.most_elongated * min(size):
         raise _refused(Reason.TOO_ELONGATED, what, max(size) / min(size), limits.most_elongated)
+
+
+def _frames(image: Picture, kind: str) -> int:
+    """Return how many pictures follow each other; what cameras put behind a JPEG, a preview or a gain map, is none."""
+    if kind == "jpeg":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # counting reads the header of every frame, and any of them may be damaged
+        raise _broken(error, Reason.CORRUPT, f"{kind}: frames: ") from None
 
 
 def _orientation(image: Picture) -> int:
@@ -138,8 +157,7 @@ def _jpeg(data: bytes, image: Picture, notes: list[str]) -> UInt8:
     try:
         rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
     except ValueError as error:
-        said = _said(error)
-        raise _refused(Reason.TRUNCATED if _is_cut(said) else Reason.CORRUPT, f"jpeg: {said}") from None
+        raise _broken(error, Reason.CORRUPT, "jpeg: ") from None
     if b"\xff\xd9" not in data[-2:]:
         notes.append("trailing_bytes")
     if rgb.shape[:2] != (image.height, image.width):
@@ -174,8 +192,7 @@ def _load(image: Picture) -> None:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001
-        said = _said(error)
-        raise _refused(Reason.TRUNCATED if _is_cut(said) else Reason.CORRUPT, said) from None
+        raise _broken(error, Reason.CORRUPT) from None
 
 
 def _sixteen(image: Picture, notes: list[str]) -> UInt8:
@@ -235,6 +252,18 @@ _TURNS: Mapping[int, Callable[[UInt8], UInt8]] = {
     8: np.rot90,
 }
 """EXIF orientation -> what undoes it (CIPA DC-008, Exif 3.0, tag 274)."""
+
+
+def _broken(error: Exception, reason: Reason, what: str = "") -> _RefusedError:
+    """Return the refusal that a decoder's error means.
+
+    Raises:
+        MemoryError: native decoders say in words that they had no memory, which is no fault of the file.
+    """
+    said = _said(error)
+    if any(words in said.lower() for words in ("out of memory", "memory allocation", "insufficient memory")):
+        raise MemoryError(said) from None
+    return _refused(Reason.TRUNCATED if _is_cut(said) else reason, f"{what}{said}")
 
 
 def _is_cut(said: str) -> bool:

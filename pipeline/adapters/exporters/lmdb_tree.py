@@ -38,7 +38,6 @@ FILE, LIST = "train.lmdb", "train.lst"
 PAGE_bytes = 1 << 12
 COMMIT_bytes = 1 << 26
 """Put between two commits: what is not committed is held in memory. Another number gives other bytes."""
-_READ_bytes = 1 << 20
 _Record = tuple[bytes, bytes | None, int]
 """JPEG, feature, label."""
 
@@ -78,9 +77,9 @@ class LmdbExporter:
 
         Raises:
             ValueError: `about` lacks one of these, or features are asked for and there are no facts.
-            UserError: the package lmdb is not installed, or an image has no embedding.
+            UserError: the package lmdb is not installed, an image has no embedding, or no such recogniser was added.
             OutputError: there is no image, or `target` holds an export of another dataset or kind.
-            StoreError: an image is not where the index says, or no such recogniser was added.
+            StoreError: an image is not where the index says.
         """
         _require_lmdb()
         features = self.options.features
@@ -167,11 +166,8 @@ def _write(here: Path, records: Iterable[tuple[bytes, _Record]], rows: Sequence[
         # a full disk, as every other file here tells of it
         raise OSError(errno.EIO, str(error)) from error
     tree.unlink()
-    digest, size = hashlib.sha256(), copy.stat().st_size
     with copy.open("rb") as file:
-        while block := file.read(_READ_bytes):
-            digest.update(block)
-    return FileEntry(FILE, digest.hexdigest(), size)
+        return FileEntry(FILE, hashlib.file_digest(file, "sha256").hexdigest(), copy.stat().st_size)
 
 
 def _list(here: Path, rows: Sequence[IndexRow]) -> FileEntry:

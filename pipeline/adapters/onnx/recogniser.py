@@ -12,6 +12,7 @@ Legend: N rows, H W C image axes, E dimensions.
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -75,9 +76,13 @@ class OnnxRecogniser:
             raise UserError(
                 f"{path}: takes crops of {shape[3]} x {shape[2]} px; alignment {options.alignment} has {side}"
             )
+        if isinstance(shape[0], int) and shape[0] != 1:
+            raise UserError(
+                f"{path}: takes {shape[0]} crops at once, always; give a model that takes one, or any number of them"
+            )
         self._input, self._side_px = inputs[0].name, side
         self._alone = isinstance(shape[0], int)
-        self.space = Space(options.name, digest, options.alignment, "unit", self._dimensions())
+        self.space = Space(options.name, digest, options.alignment, "unit", self._dimensions(path))
         self.card = ModelCard(
             name=options.name,
             sha256=digest,
@@ -111,7 +116,8 @@ class OnnxRecogniser:
         return unit_rows(raw, self._options.name)
 
     def _one_by_one(self, blobs_NCHW: Float32) -> Float32:
-        return np.concatenate([self._raw(blobs_NCHW[n : n + 1]) for n in range(len(blobs_NCHW))])
+        rows = [self._raw(blobs_NCHW[n : n + 1]) for n in range(len(blobs_NCHW))]
+        return np.concatenate(rows) if rows else np.empty((0, self.space.dimensions), np.float32)
 
     def _raw(self, blobs_NCHW: Float32) -> Float32:
         return np.asarray(self._session.run(None, {self._input: blobs_NCHW})[0], np.float32)
@@ -131,8 +137,15 @@ class OnnxRecogniser:
         waves = [128 + 100 * np.sin((x * (n + 1) + y * (7 - n)) / 19 + n) for n in range(8)]
         return self._blobs(np.repeat(np.stack(waves)[..., None], 3, axis=3).astype(np.uint8))
 
-    def _dimensions(self) -> int:
-        return int(self._raw(self._trial[:1]).shape[1])
+    def _dimensions(self, path: Path) -> int:
+        try:
+            return int(self._raw(self._trial[:1]).shape[1])
+        except Exception as error:  # noqa: BLE001
+            # onnxruntime has a type of its own for each way in which a network does not fit what it is handed
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{path}: does not take a crop of {self._side_px} x {self._side_px} px: {said}; state its alignment"
+            ) from None
 
     def _rows_are_independent(self) -> bool:
         alone = unit_rows(self._one_by_one(self._trial), self._options.name)

@@ -44,7 +44,7 @@ class ScrfdOptions(Node):
 
 
 class Scrfd:
-    """Implements `Detector`.
+    """Implements `detection.Detector`.
 
     Raises:
         UserError: the file is missing, or is not an SCRFD with landmarks.

@@ -38,7 +38,7 @@ class YuNetOptions(Node):
 
 
 class YuNet:
-    """Implements `Detector`.
+    """Implements `detection.Detector`.
 
     Raises:
         UserError: the file is missing, or OpenCV cannot read it, or OpenCV is not installed.

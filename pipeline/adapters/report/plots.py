@@ -129,7 +129,9 @@ def ticks(low: float, high: float, about: int) -> list[float]:
         return math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
 
     steps = [factor * power for factor in (1, 2, 5, 10)]
-    step = min(steps, key=lambda s: abs(reach(s)[1] - reach(s)[0] + 1 - about))
+    counts = {s: reach(s)[1] - reach(s)[0] + 1 for s in steps}
+    # one alone gives no scale
+    step = min(steps, key=lambda s: (counts[s] < 2, abs(counts[s] - about)))
     first, last = reach(step)
     return [round(n * step, 12) for n in range(first, last + 1)]
 

@@ -74,8 +74,13 @@ def _short(counts: Mapping[str, Any]) -> str:
 
 
 def _yield(facts: ReportFacts) -> Tile:
+    if facts.manifest["counts"].get("merged"):
+        return Tile("yield", number(None), "copied from other datasets; their reports say what was refused", "funnel")
     made, kept = facts.funnel.candidates, facts.funnel.accepted
     said = f"{kept:,} of {made:,} pictures made were good enough"
+    if again := facts.funnel.judged_again:
+        made, kept = again["candidates"], again["accepted"]
+        said = f"{kept:,} of {made:,} pictures made are good enough for the filters of this version"
     return Tile("yield", of(kept, made), said, "funnel")
 
 
@@ -257,7 +262,7 @@ def leakage(facts: ReportFacts) -> dict[str, Any] | None:
 
 
 def thresholds(facts: ReportFacts) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Return what each filter of the version compared with, without what every filter has."""
+    """Return what each filter of the version compared with, without what every filter has; `mode` if it observed."""
     told = facts.manifest["figures"].get("thresholds") or {}
     internal = ("epoch", "name")
     return [

@@ -25,6 +25,7 @@ REASONS = {
     "near_duplicate_of_sibling": "nearly the same picture as another one of the same person",
     "numbers_not_finite": "a model gave no usable number",
     "over_exposed": "too much of the face is burnt out",
+    "passes_but_not_stored": "it passes now, but was refused when it was made, and so its picture was not kept",
     "own_template_too_far": "the face does not match the person that it was made for",
     "pitch_too_large": "the head is tilted too far up or down",
     "probes_inconsistent": "trial pictures of the person do not match each other",
@@ -111,7 +112,7 @@ def short(value: float | None) -> str | Markup:
 
 
 def share(value: float | None) -> str | Markup:
-    """Return a share in per cent, small ones with the digits that they need."""
+    """Return a share in per cent, small ones with the digits that they need; what is less than all never says 100."""
     if not known(value):
         return NOTHING
     assert value is not None
@@ -119,6 +120,9 @@ def share(value: float | None) -> str | Markup:
     if percent and abs(percent) < 0.00009:
         return _minus(f"{percent:.0e} %")
     digits = 1 if abs(percent) >= 10 or not percent else 2 if abs(percent) >= 0.1 else 4
+    if 0.99 < value < 1:
+        # 9,999 of 10,000 is not all of them
+        digits = min(9, max(digits, 1 - math.floor(math.log10(100 - percent))))
     text = f"{percent:.{digits}f}"
     return _minus(f"{text.rstrip('0').rstrip('.') if '.' in text else text} %")
 
@@ -175,8 +179,10 @@ def span(seconds: float | None) -> str | Markup:
     assert seconds is not None
     if seconds < 60:
         return f"{seconds:.1f} s"
+    if (whole_s := round(seconds)) < 3600:
+        return f"{whole_s // 60} min {whole_s % 60} s"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {round(seconds) % 60} s"
+    return f"{hours:,} h {minutes} min"
 
 
 def plural(count: int, word: str, several: str = "") -> str:

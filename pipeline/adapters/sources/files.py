@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,13 @@ from pipeline.domain.ports import Store
 
 _DEEPEST = 64
 """Folders within folders that are followed."""
+_MOST_WAYS = 16
+"""Ways, by links, on which one folder is walked: links that fork at every level would double the listing each time."""
+LARGEST_bytes = 1_000_000_000
+"""The most that is read into memory at once; images are far smaller, and limited again when they are decoded."""
 _AT_ONCE_bytes = 8 << 20
+Inode = tuple[int, int]
+"""Device and number: which folder it is, by whatever name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class LocalFiles:
 
     def walk(self) -> Iterator[Found]:
         """Yield every file: those of a folder by name, then its folders by name, by code point."""
-        yield from self._folder("", (), 0)
+        yield from self._folder("", (), Counter(), linked=False)
 
     def open(self, path: str, stamp: str) -> BinaryIO | Unreadable:
         """Return a file open for reading and seeking, if it still has this stamp."""
@@ -85,9 +92,15 @@ class LocalFiles:
         if isinstance(handle, Unreadable):
             return handle
         try:
-            return _whole(handle, offset, os.fstat(handle).st_size - offset if length < 0 else length)
+            before = os.fstat(handle)
+            size = before.st_size - offset if length < 0 else length
+            found = _too_large(size) or _whole(handle, offset, size)
+            if stamp and _stamp(os.fstat(handle)) != _stamp(before):
+                # half of it may be of the one, half of the other
+                return Unreadable(Fault.CHANGED, "changed while it was read")
+            return found
         except OSError as error:
-            return _fault_of(error)
+            return fault_of(error)
         finally:
             os.close(handle)
 
@@ -98,7 +111,7 @@ class LocalFiles:
         except FileNotFoundError:
             return Unreadable(Fault.GONE, "no such file")
         except (OSError, ValueError) as error:
-            return _fault_of(error)
+            return fault_of(error)
         now = os.fstat(handle)
         if not stat.S_ISREG(now.st_mode):
             os.close(handle)
@@ -108,32 +121,34 @@ class LocalFiles:
             return Unreadable(Fault.CHANGED, f"{now.st_size:,} bytes, changed at {now.st_mtime_ns / 1e9:.3f} s")
         return handle
 
-    def _folder(self, path: str, above: tuple[tuple[int, int], ...], depth: int) -> Iterator[Found]:
+    def _folder(self, path: str, above: tuple[Inode, ...], ways: Counter[Inode], *, linked: bool) -> Iterator[Found]:
         full = self._root / path
         try:
             here = full.stat()
             mine = (here.st_dev, here.st_ino)
-            if mine in above or depth > _DEEPEST:
-                yield Found(path, fault=Unreadable(Fault.LINK_LOOP, "leads to a folder that it lies in"))
+            # a folder in its own place is always walked
+            ways[mine] += linked
+            if fault := _dead_end(mine, above, ways[mine] if linked else 0):
+                yield Found(path, fault=fault)
                 return
             with os.scandir(full) as entries:
                 # files first: what belongs to an image lies beside it
                 listed = sorted(entries, key=lambda e: (_is_folder(e), e.name))
         except OSError as error:
-            yield Found(path or ".", fault=_fault_of(error))
+            yield Found(path or ".", fault=fault_of(error))
             return
         for entry in listed:
             inner = f"{path}/{entry.name}" if path else entry.name
-            yield from self._entry(entry, inner, (*above, mine), depth)
+            yield from self._entry(entry, inner, (*above, mine), ways, linked=linked)
 
     def _entry(
-        self, entry: os.DirEntry[str], path: str, above: tuple[tuple[int, int], ...], depth: int
+        self, entry: os.DirEntry[str], path: str, above: tuple[Inode, ...], ways: Counter[Inode], *, linked: bool
     ) -> Iterator[Found]:
         try:
             if entry.is_symlink() and (fault := self._link_fault(entry)):
                 yield Found(path, fault=fault)
             elif entry.is_dir():
-                yield from self._folder(path, above, depth + 1)
+                yield from self._folder(path, above, ways, linked=linked or entry.is_symlink())
             else:
                 found = entry.stat()
                 if stat.S_ISREG(found.st_mode):
@@ -141,7 +156,7 @@ class LocalFiles:
                 else:
                     yield Found(path, fault=Unreadable(Fault.NOT_A_FILE, _kind_of(found.st_mode)))
         except OSError as error:
-            yield Found(path, fault=_fault_of(error))
+            yield Found(path, fault=fault_of(error))
 
     def _link_fault(self, entry: os.DirEntry[str]) -> Unreadable | None:
         try:
@@ -181,7 +196,8 @@ class StoreFiles:
         if isinstance(size, Unreadable):
             return size
         try:
-            return self._store.get_range(path, offset, size - offset if length < 0 else length)
+            wanted = size - offset if length < 0 else length
+            return _too_large(wanted) or self._store.get_range(path, offset, wanted)
         except FileNotFoundError:
             return Unreadable(Fault.GONE, "no such object")
         except StoreError as error:
@@ -226,6 +242,22 @@ class _Ranges(io.RawIOBase):
         return length
 
 
+def _too_large(length: int) -> Unreadable | None:
+    if length <= LARGEST_bytes:
+        return None
+    return Unreadable(Fault.TOO_LARGE, f"{length:,} bytes; at most {LARGEST_bytes:,} are read")
+
+
+def _dead_end(mine: Inode, above: tuple[Inode, ...], ways: int) -> Unreadable | None:
+    if mine in above:
+        return Unreadable(Fault.LINK_LOOP, "leads to a folder that it lies in")
+    if ways > _MOST_WAYS:
+        return Unreadable(Fault.LINK_LOOP, f"links lead to this folder on more than {_MOST_WAYS} ways")
+    if len(above) > _DEEPEST:
+        return Unreadable(Fault.TOO_DEEP, f"more than {_DEEPEST} folders within folders")
+    return None
+
+
 def _whole(handle: int, offset: int, length: int) -> bytes | Unreadable:
     parts, got = [], 0
     while got < length:
@@ -253,7 +285,8 @@ def _kind_of(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "a device")
 
 
-def _fault_of(error: OSError | ValueError) -> Unreadable:
+def fault_of(error: OSError | ValueError) -> Unreadable:
+    """Return what an error of the system means for the input that it came from."""
     if isinstance(error, ValueError):
         return Unreadable(Fault.READ_FAILED, str(error))
     said = error.strerror or type(error).__name__

@@ -6,19 +6,16 @@ stands beside an image under its name with `.txt` or `.json` is its caption and 
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.adapters.sources.facts import LARGEST_NOTE_bytes, columns_of, label_of
 from pipeline.adapters.sources.files import Files, Found
 from pipeline.domain.intake import Input, Unreadable
 from pipeline.domain.recipe import Node
-
-LARGEST_NOTE_bytes = 1_000_000
 
 
 class FolderOptions(Node):
@@ -78,25 +75,6 @@ class FolderSource:
         if self._options.label == "none" or "/" not in path:
             return None
         return label_of(path.split("/")[-2])
-
-
-def label_of(name: str) -> str:
-    """Return a name as a label: composed (NFC), so that one person whose name is written in two ways stays one."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
-
-
-def columns_of(text: str) -> dict[str, str]:
-    """Return what a JSON object says, as text by name; nothing where it is no object."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(k): _text(v) for k, v in found.items() if v is not None} if isinstance(found, dict) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _is_note(found: Found) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import Field
 
-from pipeline.adapters.sources.files import Files, Found
+from pipeline.adapters.sources.files import Files, Found, fault_of
 from pipeline.domain.intake import Fault, Input, Unreadable
 from pipeline.domain.recipe import Node
 
@@ -57,21 +57,31 @@ class RecordIOSource:
             yield Input(rec.path, stamp=rec.stamp, fault=stream)
             return
         with stream:
-            at, number = 0, 0
-            while at < rec.bytes:
-                length, head, fault = _framed(stream, at, rec.bytes)
-                if fault is not None:
-                    # frames say how long they are, so nothing can be found behind a damaged one
-                    yield Input(rec.path, str(number), at, rec.bytes - at, rec.stamp, fault=fault)
-                    return
-                flag, label = _HEADER.unpack(head)[:2] if len(head) == _HEADER.size else (0, 0.0)
-                size = _HEADER.size + 4 * flag
-                if flag and len(head) == _HEADER.size:
-                    (label,) = _first_label(stream, at)
-                if length > size or len(head) < _HEADER.size:
-                    yield Input(rec.path, str(number), at, _span(stream, at, rec.bytes), rec.stamp, _label(label))
-                at += _span(stream, at, rec.bytes)
-                number += 1
+            try:
+                yield from self._walked(rec, stream)
+            except OSError as error:
+                yield Input(rec.path, stamp=rec.stamp, fault=fault_of(error))
+
+    def _walked(self, rec: Found, stream: BinaryIO) -> Iterator[Input]:
+        at, number = 0, 0
+        while at < rec.bytes:
+            length, head, fault = _framed(stream, at, rec.bytes)
+            if fault is not None:
+                # frames say how long they are, so nothing can be found behind a damaged one
+                yield Input(rec.path, str(number), at, rec.bytes - at, rec.stamp, fault=fault)
+                return
+            span = _span(stream, at, rec.bytes)
+            flag, label = _HEADER.unpack(head)[:2] if len(head) == _HEADER.size else (0, 0.0)
+            size = _HEADER.size + 4 * flag
+            if flag and len(head) == _HEADER.size:
+                (label,) = _first_label(stream, at)
+            if length < size:
+                short = Unreadable(Fault.BAD_RECORD, f"a record of {length:,} bytes whose header alone is {size:,}")
+                yield Input(rec.path, str(number), at, span, rec.stamp, fault=short)
+            elif length > size:
+                yield Input(rec.path, str(number), at, span, rec.stamp, _label(label))
+            at += span
+            number += 1
 
 
 def _framed(stream: BinaryIO, at: int, end: int) -> tuple[int, bytes, Unreadable | None]:
@@ -114,7 +124,10 @@ def _first_label(stream: BinaryIO, at: int) -> tuple[float]:
 
 
 def _label(value: float) -> str | None:
-    return str(int(value)) if value == value and abs(value) < 2**53 else None
+    if value != value or abs(value) == float("inf"):
+        return None
+    # two people must not become one because a label is no whole number
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _image(framed: bytes) -> bytes | Unreadable:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby, repeat
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from pipeline.adapters.sources.facts import label_of
 from pipeline.adapters.sources.files import Files, Found
-from pipeline.adapters.sources.folders import label_of
 from pipeline.domain.intake import Fault, Input, Unreadable
 from pipeline.domain.recipe import Node
 
@@ -52,8 +52,8 @@ class TableSource:
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
         """Yield each row's image; rows of one file are best asked for together and in their order."""
-        for path, group in groupby(inputs, key=lambda i: i.path):
-            yield from self._images(path, list(group))
+        for (path, stamp), group in groupby(inputs, key=lambda i: (i.path, i.stamp)):
+            yield from self._images(path, stamp, list(group))
 
     def _rows(self, table: Found) -> Iterator[Input]:
         import pyarrow as pa
@@ -83,13 +83,12 @@ class TableSource:
                     # with no other column there is nothing to iterate over
                     yield from (self._row(table, n, {}) for n in range(file.metadata.num_rows))
             except (pa.ArrowException, OSError, ValueError) as error:
-                said = " ".join(str(error).split())[:200]
-                yield Input(table.path, str(number), 0, -1, table.stamp, fault=Unreadable(Fault.BAD_ARCHIVE, said))
+                yield Input(table.path, str(number), 0, -1, table.stamp, fault=_said(Fault.BAD_ARCHIVE, error))
 
     def _row(self, table: Found, number: int, values: dict[str, Any]) -> Input:
         said = values.get(self._options.label) if self._options.label != "none" else None
         columns = {k: str(v) for k, v in values.items() if v is not None and k != self._options.label}
-        label = None if said is None else label_of(str(said))
+        label = None if said is None else label_of(str(said)) or None
         return Input(table.path, str(number), 0, -1, table.stamp, label, columns)
 
     def _image_column(self, schema: Any) -> str | None:
@@ -98,47 +97,66 @@ class TableSource:
             return self._options.image if self._options.image in there else None
         return next((name for name in NAMES if name in there), there[0] if len(there) == 1 else None)
 
-    def _images(self, path: str, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
+    def _images(self, path: str, stamp: str, inputs: Sequence[Input]) -> Iterator[bytes | Unreadable]:
+        """Yield an answer for each; what is wrong with one row, or one row group, is no fault of the others."""
+        values = self._values(path, stamp, [int(one.member) for one in inputs if one.fault is None])
+        for one in inputs:
+            yield one.fault or next(values)
+
+    def _values(self, path: str, stamp: str, rows: Sequence[int]) -> Iterator[bytes | Unreadable]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        stream = inputs[0].fault or self._files.open(path, inputs[0].stamp)
+        stream = self._files.open(path, stamp)
         if isinstance(stream, Unreadable):
-            yield from (one.fault or stream for one in inputs)
+            yield from repeat(stream, len(rows))
             return
-        done = 0
         with stream:
             try:
                 file = pq.ParquetFile(stream)
                 image = self._image_column(file.schema_arrow) or ""
-                for value in _values(file, image, [int(one.member) for one in inputs]):
-                    fault = inputs[done].fault
-                    done += 1
-                    yield fault or value
             except (pa.ArrowException, OSError, ValueError) as error:
-                said = Unreadable(Fault.BAD_RECORD, " ".join(str(error).split())[:200])
-                yield from (one.fault or said for one in inputs[done:])
+                yield from repeat(_said(Fault.BAD_RECORD, error), len(rows))
+                return
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = [0, *accumulate(sizes)]
+            for group, some in groupby(rows, key=lambda row: bisect_right(starts, row) - 1):
+                yield from _of_group(file, image, group, starts, list(some))
 
 
-def _values(file: Any, image: str, rows: Sequence[int]) -> Iterator[bytes | Unreadable]:
-    """Yield the images of these rows, a row group at a time, a batch of it at a time."""
-    starts = [0]
-    for group in range(file.num_row_groups):
-        starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
-    at = 0
-    while at < len(rows):
-        group = bisect_right(starts, rows[at]) - 1
-        if group >= file.num_row_groups:
-            raise ValueError(f"row {rows[at]:,} of {starts[-1]:,}")
-        first = starts[group]
+def _of_group(
+    file: Any, image: str, group: int, starts: Sequence[int], rows: Sequence[int]
+) -> Iterator[bytes | Unreadable]:
+    """Yield the images of rows of one row group, or why there are none."""
+    import pyarrow as pa
+
+    done, said = 0, Unreadable(Fault.BAD_RECORD, f"the table ends before this row, though it claims {starts[-1]:,}")
+    try:
+        for value in _read(file, image, group, starts[group], rows) if group < len(starts) - 1 else ():
+            done += 1
+            yield value
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = _said(Fault.BAD_RECORD, error)
+    yield from repeat(said, len(rows) - done)
+
+
+def _read(file: Any, image: str, group: int, start: int, rows: Sequence[int]) -> Iterator[bytes | Unreadable]:
+    """Yield the images of rows of one row group, a batch of it at a time; it may hold fewer than it claims."""
+    at, before = 0, -1
+    while before < at < len(rows):
+        before, first = at, start
         for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[image]):
             column = batch.column(0)
             while at < len(rows) and first <= rows[at] < first + batch.num_rows:
                 yield _bytes(column[rows[at] - first].as_py())
                 at += 1
             first += batch.num_rows
-            if at == len(rows) or not starts[group] <= rows[at] < starts[group + 1]:
+            if at == len(rows) or rows[at] < first:
                 break
+
+
+def _said(fault: Fault, error: Exception) -> Unreadable:
+    return Unreadable(fault, " ".join(str(error).split())[:200])
 
 
 def _bytes(value: Any) -> bytes | Unreadable:

@@ -16,6 +16,8 @@ from pipeline.domain.intake import Fault, Unreadable
 BLOCK = 512
 LONGEST_NAME_bytes = 4096
 LARGEST_EXTENSION_bytes = 1 << 20
+_TAIL_bytes = 1 << 16
+"""So far behind the end it is looked whether anything follows; tars are filled up with 10 kB at most."""
 _REGULAR = (b"0", b"\0", b"7")
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"5": "a folder",
           b"6": "a named pipe", b"S": "a sparse file"}  # fmt: skip
@@ -40,12 +42,17 @@ def walk_tar(stream: BinaryIO, size: int) -> Iterator[TarMember]:
     long_name: str | None = None
     long_size: int | None = None
     while True:
+        # a header may claim any size: what lies behind the end is the end
+        at = min(at, size)
         stream.seek(at)
         head = stream.read(BLOCK)
         if not head.strip(b"\0"):
             if len(head) < BLOCK or size - at < 2 * BLOCK:
                 # a tar ends in two empty blocks: one that was cut between two members has none
                 yield TarMember(last, at, 0, Unreadable(Fault.TRUNCATED_ARCHIVE, f"ends at byte {at:,} without an end"))
+            elif stream.read(_TAIL_bytes).strip(b"\0"):
+                # tars written one after the other into one file: readers of tars stop at the first end
+                yield TarMember(last, at, 0, Unreadable(Fault.BAD_ARCHIVE, f"more follows its end at byte {at:,}"))
             return
         if len(head) < BLOCK:
             found = f"ends at byte {at + len(head):,} inside a header"
@@ -67,7 +74,7 @@ def walk_tar(stream: BinaryIO, size: int) -> Iterator[TarMember]:
             elif kind == b"x":
                 records = _pax(told)
                 long_name = records.get("path", long_name)
-                long_size = int(records["size"]) if records.get("size", "").isdigit() else None
+                long_size = _decimal(records.get("size", "").encode("utf-8", "replace"))
             at = body + _padded(length)
             continue
         name = long_name if long_name is not None else _name(head)
@@ -104,10 +111,13 @@ def _number(field: bytes) -> int | None:
         # base 256, for sizes beyond 8 GiB; a negative one is nonsense here
         return None if field[0] & 0x40 else int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     text = field.strip(b"\0 ")
-    try:
-        return int(text, 8) if text else 0
-    except ValueError:
-        return None
+    # `int` would take a sign, and a negative size would walk backwards, for ever
+    return None if text.strip(b"01234567") else int(text or b"0", 8)
+
+
+def _decimal(text: bytes) -> int | None:
+    """Return a whole number of at most 20 digits, as many as a size has; None where it is none."""
+    return int(text) if text.isdigit() and len(text) <= 20 else None
 
 
 def _name(head: bytes) -> str:
@@ -127,9 +137,10 @@ def _pax(told: bytes) -> dict[str, str]:
     records: dict[str, str] = {}
     while told:
         number, _, _ = told.partition(b" ")
-        if not number.isdigit() or not len(number) + 2 < int(number) <= len(told):
+        length = _decimal(number)
+        if length is None or not len(number) + 2 < length <= len(told):
             break
-        line, told = told[len(number) + 1 : int(number) - 1], told[int(number) :]
+        line, told = told[len(number) + 1 : length - 1], told[length:]
         keyword, _, value = line.partition(b"=")
         records[_text(keyword)] = _text(value)
     return records

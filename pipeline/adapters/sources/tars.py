@@ -14,8 +14,8 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import Field
 
-from pipeline.adapters.sources.files import Files, Found
-from pipeline.adapters.sources.folders import LARGEST_NOTE_bytes, columns_of, label_of
+from pipeline.adapters.sources.facts import LARGEST_NOTE_bytes, columns_of, label_of
+from pipeline.adapters.sources.files import Files, Found, fault_of
 from pipeline.adapters.sources.tar_walk import TarMember, walk_tar
 from pipeline.domain.intake import Fault, Input, Unreadable
 from pipeline.domain.recipe import Node
@@ -65,9 +65,12 @@ class TarSource:
             return
         with stream:
             seen: set[str] = set()
-            for key, members in groupby(walk_tar(stream, archive.bytes), key=lambda m: _split(m.name)[0]):
-                yield from self._sample(archive, stream, list(members), again=key in seen)
-                seen.add(key)
+            try:
+                for key, members in groupby(walk_tar(stream, archive.bytes), key=lambda m: _split(m.name)[0]):
+                    yield from self._sample(archive, stream, list(members), again=key in seen)
+                    seen.add(key)
+            except OSError as error:
+                yield Input(archive.path, stamp=archive.stamp, fault=fault_of(error))
 
     def _sample(
         self, archive: Found, stream: BinaryIO, members: Sequence[TarMember], *, again: bool
@@ -85,9 +88,9 @@ class TarSource:
                 elif extension in ("txt", "caption"):
                     columns["caption"] = text.strip()
                 if extension == self._options.label:
-                    label = label_of(text.strip())
+                    label = label_of(text.strip()) or None
         if self._options.label != "none" and label is None and self._options.label in columns:
-            label = label_of(columns[self._options.label])
+            label = label_of(columns[self._options.label]) or None
         inputs = [m for m in members if m.fault is not None or _is_image(_split(m.name)[1])]
         if not inputs:
             there = ", ".join(_split(m.name)[1] for m in members)

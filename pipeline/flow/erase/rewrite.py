@@ -170,8 +170,8 @@ def require_whole(parts: Parts, entry: FileEntry) -> None:
     """Raise StoreError, saying what to do, unless a file has the bytes that its receipt names."""
     if parts.store.size(entry.path) != entry.bytes or stored_sha256(parts.store, entry) != entry.sha256:
         raise StoreError(
-            f"{entry.path}: its bytes are not those of its receipt, and what stays is copied from it; mend it first "
-            "with `facemint generate --deep`, or restore it from a copy"
+            f"{entry.path}: its bytes are not those of its receipt, and what stays rests on it; mend it first with "
+            "`facemint generate --deep`, or restore it from a copy"
         )
 
 

@@ -36,8 +36,6 @@ from pipeline.domain.verification import (
 from pipeline.domain.verification_pairs import PairList
 from pipeline.flow.parts import measure_fixed
 
-AT_ONCE = 256
-"""Pictures in memory at a time, where a table is read front to back."""
 MOST_COMPARED = 2500
 """Pictures of known people of which every pair is compared: three million pairs."""
 CELL_FAR = 1e-3
@@ -125,10 +123,7 @@ def read_cells(
     groups = table.first_rows(pooled)
     rows = sorted(row for group in groups for row in group)
     place = {row: at for at, row in enumerate(rows)}
-    blocks = [
-        measure_fixed(measurers, np.asarray(table.faces_NHWC[rows[at : at + AT_ONCE]]), batch)
-        for at in range(0, len(rows), AT_ONCE)
-    ]
+    blocks = [measure_fixed(measurers, faces, batch) for faces in table.faces_of(rows)]
     numbers = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
     found = [_cell([place[row] for row in group], fields, values, numbers) for group in groups]
     return tuple(found[owner] for owner in table.labels_N.tolist())
@@ -194,12 +189,13 @@ def verify(network: Embedder, test: TestSet) -> Result:
 def _embedded(network: Embedder, test: TestSet) -> Float64:
     """Return the unit rows of every picture; one that stands in several pairs of a verification set is read once."""
     table = test.table
-    read = np.arange(len(table)) if test.labelled else np.array([rows[0] for rows in table.first_rows(1)])
-    blocks = []
-    for at in range(0, len(read), AT_ONCE):
-        faces = np.asarray(table.faces_NHWC[read[at : at + AT_ONCE]])
-        blocks.append(combined(network.embed(faces), network.embed(np.ascontiguousarray(faces[:, :, ::-1]))))
-    emb = np.concatenate(blocks)
+    read = range(len(table)) if test.labelled else [rows[0] for rows in table.first_rows(1)]
+    emb = np.concatenate(
+        [
+            combined(network.embed(faces), network.embed(np.ascontiguousarray(faces[:, :, ::-1])))
+            for faces in table.faces_of(read)
+        ]
+    )
     return emb if test.labelled else emb[table.labels_N]
 
 

@@ -25,7 +25,6 @@ from pipeline.flow.parts import embed_each
 
 MOST_IMAGES = 4
 """Pictures of an identity that its template pools here, at most."""
-AT_ONCE = 256
 USUAL_FPIR = 0.01
 
 
@@ -94,10 +93,7 @@ def embedded(table: FaceTable, recogniser: Recogniser, batch: int, most: int = M
     wanted = table.first_rows(most)
     rows = sorted(row for listed in wanted for row in listed)
     place = {row: at for at, row in enumerate(rows)}
-    blocks = [
-        embed_each(recogniser, np.asarray(table.faces_NHWC[rows[at : at + AT_ONCE]]), batch)
-        for at in range(0, len(rows), AT_ONCE)
-    ]
+    blocks = [embed_each(recogniser, faces, batch) for faces in table.faces_of(rows)]
     emb, sound = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return Embedded(emb, tuple(tuple(place[r] for r in listed if sound[place[r]]) for listed in wanted))
 

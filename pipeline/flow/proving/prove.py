@@ -17,8 +17,10 @@ from pipeline.domain.merged_recipe import merged_of
 from pipeline.domain.previews import preview_path
 from pipeline.domain.records import identity_of, slot_of
 from pipeline.domain.revisions import parsed
+from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Stage
+from pipeline.flow.erase.journal import FINISH, unfinished
 from pipeline.flow.ledger import unit_of
 from pipeline.flow.merging.proof import source_link
 from pipeline.flow.proving.links import (
@@ -157,10 +159,16 @@ def _require_kept(witness: Witness, key: str) -> None:
     """Refuse, in one line, what was erased: nothing of it is there to be proved."""
     match = KEY.fullmatch(key)
     place = tuple(int(n) for n in match.groups()[:3]) if match else ()
+
+    def among(stones: Tombstones) -> bool:
+        return identity_of(key) in stones.identities or place in stones.images
+
     for manifest in witness.ledger.manifests.values():
-        stones = manifest.tombstones
-        if identity_of(key) in stones.identities or place in stones.images:
+        if among(manifest.tombstones):
             raise UserError(f"{key}: was erased before {manifest.version} was published; nothing of it is kept")
+    begun = unfinished(witness.store)
+    if begun is not None and among(begun.tombstones):
+        raise UserError(f"{key}: is being erased, which is begun and not finished ({begun.path}); {FINISH}")
 
 
 def _unknown(witness: Witness, key: str) -> str:

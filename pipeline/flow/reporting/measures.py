@@ -17,6 +17,8 @@ from pipeline.flow.reporting.survey import LEFT_OUT, PUBLISHED, REFUSED, Subject
 BINS = 40
 UNITS = ("cos", "px", "deg", "s", "bytes", "years", "bits", "share", "p")
 SHARES = (0.05, 0.5, 0.95)
+OBSERVED = " (observed)"
+"""Stands behind the name of a filter that was asked and refused nobody."""
 _ASKED = 64
 """Rows that filters are asked about, to learn which measure they read."""
 _COLUMNS = ("key", "identity", "slot", "attempt", "conditions", "measures", "embedding")
@@ -72,7 +74,9 @@ def bounds_of(subject: Subject, filters: Sequence[Filter]) -> dict[str, list[tup
         alike = [name for name in (rows[0].measures if rows else ()) if _reads(name, rows, [v.value for v in verdicts])]
         for name in alike[:1]:
             found = sorted({v.threshold for v in verdicts})
-            out.setdefault(name, []).extend((judging.name, threshold) for threshold in found)
+            # one that observes stands around the filter that it is, and drew no line
+            shown = judging.name + (OBSERVED if hasattr(judging, "inner") else "")
+            out.setdefault(name, []).extend((shown, threshold) for threshold in found)
     return out
 
 

@@ -22,6 +22,7 @@ from pipeline.domain.ports import Filter
 from pipeline.domain.report import Curves, Spread, Threshold
 from pipeline.domain.space import Space
 from pipeline.domain.spread import uniqueness, vendi_score
+from pipeline.flow.reporting.measures import OBSERVED
 from pipeline.flow.reporting.showcase import Nearest
 from pipeline.flow.reporting.survey import AUDITOR, JUDGE, MOST_EACH, Survey
 
@@ -181,7 +182,8 @@ def _used(manifest: Manifest, recipe: Mapping[str, Any], calibration: Calibratio
                 rate = float(fpir)
                 number = said.get("calibrated_identities")
                 words = f"of searches among {number or 'all'} others (FPIR); of single pairs {words}"
-            out.append(Threshold(name, said[key], rate, words))
+            shown = name + (OBSERVED if said.get("mode") == "observe" else "")
+            out.append(Threshold(shown, said[key], rate, words))
     return out
 
 
