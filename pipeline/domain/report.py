@@ -189,7 +189,8 @@ class ReportFacts:
         name, version, digest: of the dataset.
         manifest: the version's manifest as a mapping (counts, figures with `balance`, `variation`, `leakage`,
             `thresholds`; models; use; parent; fingerprint; plan_digest).
-        recipe: the resolved recipe of the version's generation; without `compute` where it is published.
+        recipe: the resolved recipe of the version's generation; where it is published, without what changes no byte
+            (`compute`, `previews`, `stop_above`).
         models: role -> {name, licence, sha256, commercial_use, source, space, calibrated_on}.
         funnel, curves, spread, measures, galleries: see there.
         throughput: facts from receipts: {candidates, seconds, candidates_per_s, units, device_kinds: {kind: units},

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.domain.errors import StoreError
+from pipeline.domain.fingerprint import NO_BYTES
 from pipeline.domain.manifest import IndexRow, Manifest
 from pipeline.domain.ports import Filter, SegmentWriter, Store
 from pipeline.domain.report import Funnel, ReportFacts
@@ -111,8 +112,7 @@ def gather(
             "plan_digest": manifest.plan_digest, "counts": manifest.counts, "figures": manifest.figures,
             "models": manifest.models, "use": manifest.use,
         },
-        # where and by how many it is worked may differ between runs that make the same bytes
-        recipe=recipe if live else {k: v for k, v in recipe.items() if k != "compute"},
+        recipe=recipe if live else _deciding(recipe),
         models=_models(manifest, known),
         funnel=_funnel(manifest, found),
         curves=alike.curves,
@@ -124,6 +124,13 @@ def gather(
         provenance=tuple(provenance_of(store, manifest, steps, subject.made if live else {})),
         not_measured=(*alike.lacking, *unseen, *_not_measured(manifest, found, recipe)),
     )  # fmt: skip
+
+
+def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe without what may differ between runs that make the same bytes: where they run, when they stop."""
+    told = {name: value for name, value in recipe.items() if name not in ("compute", "previews")}
+    filters = [{k: v for k, v in node.items() if f".{k}" not in NO_BYTES} for node in recipe.get("filters", ())]
+    return {**told, "filters": filters} if filters else told
 
 
 def _funnel(manifest: Manifest, found: Survey) -> Funnel:
