@@ -63,8 +63,10 @@ def require_promises(measurer: Measurer, faces: UInt8) -> None:
 
 
 def test_every_measure_without_weights_runs_this_suite() -> None:
-    """The list above is that of the component table, less the models of the two worlds."""
-    assert sorted(WEIGHT_FREE) == sorted(n for n in COMPONENTS["measures"] if n not in ("sketch", "phantom-attributes"))
+    """The list above is that of the component table, less the models of the two worlds and those that users bring."""
+    options = {name: wiring.load(where[0]) for name, where in COMPONENTS["measures"].items()}
+    brought = {name for name, model in options.items() if "path" in model.model_fields}
+    assert sorted(WEIGHT_FREE) == sorted(set(options) - brought - {"sketch", "phantom-attributes"})
 
 
 def test_it_is_a_measurer_with_a_card(measurer: Measurer) -> None:
