@@ -37,6 +37,7 @@ def report(
         raise UserError("--out -: the page goes to stdout, where --json would write too; give one of them")
     path = None if out is None or out == STDOUT else _writable(out)
     from jobs import wiring
+    from jobs.wiring.local_files import write_whole
 
     facts = wiring.gather_report(uri, version)
     page = wiring.draw_report(facts)
@@ -45,7 +46,7 @@ def report(
         sys.stdout.buffer.flush()
         return
     path = path or _writable(f"report-{facts.name}-{facts.version}.html")
-    _write(path, page)
+    write_whole(path, page)
     if json_:
         print_json(_said(facts, path, page))
         return
@@ -67,17 +68,6 @@ def _writable(out: str) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {path.parent}; make it, or name another place")
     return path
-
-
-def _write(path: Path, page: bytes) -> None:
-    """Write the page; whoever reads it meanwhile sees the old one or the new one, never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(page)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name another place") from None
 
 
 def _said(facts: ReportFacts, path: Path, page: bytes) -> dict[str, Any]:

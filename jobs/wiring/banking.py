@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.calibrating import described, recogniser_node
 from jobs.wiring.labelled import open_labelled
+from jobs.wiring.local_files import write_whole
 from jobs.wiring.parts import build
 from pipeline.domain.errors import OutputError, UserError
 
@@ -274,11 +274,5 @@ def _written(path: Path, data: bytes, facts: Mapping[str, Any]) -> dict[str, Any
         if path.read_bytes() != data:
             raise OutputError(f"--out {path}: another file stands there; name another, or remove it")
     else:
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"--out {path}: cannot be written ({error.strerror}); name another place") from None
+        write_whole(path, data)
     return {**facts, "path": str(path), "sha256": sha256_hex(data), "bytes": len(data)}

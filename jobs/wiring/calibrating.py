@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from jobs import recipe_file
 from jobs.components import COMPONENTS
 from jobs.wiring.datasets import card_dict
 from jobs.wiring.labelled import holds_pairs, open_labelled, open_pairs
+from jobs.wiring.local_files import write_whole
 from jobs.wiring.parts import build, load
 from pipeline.domain.errors import OutputError, RecipeError, UserError
 
@@ -63,7 +63,7 @@ def calibrate_recogniser(
     content: dict[str, Any] = json.loads(
         canonical_json({**calibration.to_dict(), "recogniser": card_dict(recogniser.card)})
     )
-    _write(target, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_whole(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
     return content
 
 
@@ -158,14 +158,3 @@ def _free(out: str) -> Path:
     if not target.parent.is_dir():
         raise OutputError(f"{out}: its folder is not there; make it first")
     return target
-
-
-def _write(target: Path, text: str) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from None

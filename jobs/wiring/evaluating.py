@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from jobs.wiring.evaluation_parts import (
     training_options,
 )
 from jobs.wiring.labelled import open_labelled
+from jobs.wiring.local_files import write_whole
 from pipeline.domain.errors import OutputError
 
 if TYPE_CHECKING:
@@ -188,11 +189,4 @@ def free_file(out: str) -> Path:
 
 def write_record(target: Path, record: Any) -> None:
     """Write a record as JSON, whole or not at all; raises OutputError where that fails."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"--out {target}: cannot be written ({error.strerror})") from None
+    write_whole(target, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())

@@ -127,10 +127,3 @@ def guard_of(store: Store, number: int) -> Callable[[], None]:
             raise LeaseHeldError(f"{store.uri}: lease {number} was replaced by {newest}; this worker's run is over")
 
     return guard
-
-
-def newest_lease(store: Store, now_s: float) -> dict[str, Any] | None:
-    """Return who holds the dataset, or None where nobody does."""
-    newest = _newest(store)
-    standing = _read(store, f"{PREFIX}{newest:06d}.json")
-    return dict(standing["holder"]) if standing["expires_s"] > now_s else None
