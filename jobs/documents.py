@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domain.calibration import Calibration
+from pipeline.domain.errors import StoreError
 from pipeline.domain.leakage import SCREENING
 from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, segment_path
 from pipeline.domain.ports import Store
-from pipeline.flow.parts import Parts
+from pipeline.domain.records import UInt8
+from pipeline.flow.parts import Parts, decoded
 
 SHEET_ROWS, SHEET_COLUMNS = 24, 12
 
@@ -114,10 +116,16 @@ def _sheet_rows(store: Store, parts: Parts, rows: Sequence[IndexRow]) -> list[An
     return [
         (
             f"{label}  {cell}",
-            [
-                parts.codec.decode(store.get_range(segment_path(r.segment, "tar"), r.offset, r.length))
-                for r in by_label[label][:SHEET_COLUMNS]
-            ],
+            [_face(store, parts, r) for r in by_label[label][:SHEET_COLUMNS]],
         )
         for cell, label in chosen
     ]
+
+
+def _face(store: Store, parts: Parts, row: IndexRow) -> UInt8:
+    """Return a published face; raises StoreError where its bytes are gone or altered."""
+    path = segment_path(row.segment, "tar")
+    try:
+        return decoded(row.segment, row.key, store.get_range(path, row.offset, row.length), (0, row.length), parts)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; run the same generate command again, or restore it from a copy") from None

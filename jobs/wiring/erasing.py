@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.measuring import dataset_recipe
-from jobs.wiring.parts import build_parts
+from jobs.wiring.parts import build_parts, open_dataset
 from jobs.wiring.sessions import session_on
 from pipeline.domain.errors import UserError
 
@@ -97,12 +97,9 @@ def erase_dataset(
         UserError: there is nothing of what is asked for, or a face does not confirm an identity that it is given with.
         LeaseHeldError: a run is at work.
     """
-    from pipeline.adapters.stores import open_store
-
-    # a mistyped place is not created
-    recipe = dataset_recipe(open_store(uri, writable=False))
+    store = open_dataset(uri)
+    recipe = dataset_recipe(store)
     wanted = wanted_of(recipe, identities, images, sources)
-    store = open_store(uri)
     return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=face))
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
-from jobs.wiring.parts import build, build_parts, full_model, load
+from jobs.wiring.parts import build, build_parts, full_model, load, open_dataset
 from pipeline.domain.errors import OutputError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe
 
@@ -35,9 +35,7 @@ def measure_dataset(
         OutputError: no dataset is there.
         LeaseHeldError: another run holds it.
     """
-    from pipeline.adapters.stores import open_store
-
-    return measure_on(open_store(uri), name, overrides, observer, **options)
+    return measure_on(open_dataset(uri), name, overrides, observer, **options)
 
 
 def measure_on(

@@ -254,3 +254,16 @@ def fastest_product() -> Any:
     from pipeline.adapters import products
 
     return products.fastest_product()
+
+
+def open_dataset(uri: str) -> Store:
+    """Return a dataset's store, open for writing; a mistyped place is not created.
+
+    Raises:
+        OutputError: no dataset of ours is there.
+    """
+    from jobs.examine import require_dataset
+    from pipeline.adapters.stores import open_store
+
+    require_dataset(open_store(uri, writable=False))
+    return open_store(uri)

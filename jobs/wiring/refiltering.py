@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs import recipe_file
-from jobs.wiring.parts import build_parts, check_parts, full_model
+from jobs.wiring.parts import build_parts, check_parts, full_model, open_dataset
 from jobs.wiring.sessions import session_on
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.recipe import Recipe, parse_recipe
@@ -73,9 +73,7 @@ def refilter_dataset(
     allow_short: bool,
 ) -> list[Published]:
     """Publish a version of the dataset at `uri` under other filters, and with `make_missing` one that is filled up."""
-    from pipeline.adapters.stores import open_store
-
-    store = open_store(uri)
+    store = open_dataset(uri)
     return refilter_on(store, changed_recipe(store, overrides, filters), observer, stop, make_missing, allow_short)
 
 

@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.measuring import dataset_recipe
-from jobs.wiring.parts import build_parts
+from jobs.wiring.parts import build_parts, open_dataset
 from pipeline.domain.errors import StoreError
 
 if TYPE_CHECKING:
@@ -26,13 +26,9 @@ def split_dataset(uri: str, name: str, parts: tuple[Part, ...], *, by_cell: bool
         UserError: a split of this name stands that was asked for otherwise.
         LeaseHeldError: a run is at work.
     """
-    from jobs.examine import require_dataset
-    from pipeline.adapters.stores import open_store
     from pipeline.flow.splits import Asked
 
-    # a mistyped place is not created
-    require_dataset(open_store(uri, writable=False))
-    return split_on(open_store(uri), Asked(name, parts, by_cell))
+    return split_on(open_dataset(uri), Asked(name, parts, by_cell))
 
 
 def split_on(store: Store, asked: Asked) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.wiring.parts import open_dataset
 from pipeline.domain.errors import OutputError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -40,11 +41,7 @@ def sidecar_path(version: str) -> str:
 
 def sign_dataset(uri: str, version: str | None, signer: Signer, *, replace: bool) -> dict[str, Any]:
     """Sign the manifest of a version of the dataset at `uri`, the newest by default; return what was signed."""
-    from pipeline.adapters.stores import open_store
-
-    # a mistyped place is not created
-    _manifest(open_store(uri, writable=False), version)
-    return sign_on(open_store(uri), version, signer, replace=replace)
+    return sign_on(open_dataset(uri), version, signer, replace=replace)
 
 
 def sign_on(store: Store, version: str | None, signer: Signer, *, replace: bool = False) -> dict[str, Any]:

@@ -10,11 +10,16 @@ import pytest
 from PIL import Image
 
 from jobs import recipe_file, wiring
+from jobs.cli import app
+from jobs.documents import _sheet_rows
 from jobs.wiring.refiltering import changed_recipe
+from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import MemoryStore
-from pipeline.domain.errors import FacemintError, OutputError, RecipeError, TargetNotReachedError, UserError
+from pipeline.domain.errors import FacemintError, OutputError, RecipeError, StoreError, TargetNotReachedError, UserError
+from pipeline.domain.manifest import segment_path
+from pipeline.flow.versions import image_rows, read_manifest
 from tests.recipes import sketch_recipe
-from tests.worlds import mint, sketches
+from tests.worlds import Silent, mint, sketches
 
 FACES = "sketch://faces?identities=30&images=3"
 READER = "sketch-conditioning"
@@ -167,3 +172,37 @@ def test_filters_of_a_whole_recipe_are_no_list(tmp_path: Path) -> None:
     file.write_text(json.dumps(sketch_recipe()))
     with pytest.raises(RecipeError, match=r"--filters .*holds no list; write `- \{use: ...\}`"):
         changed_recipe(store, [], str(file))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["measure", "--add", "lighting"],
+        ["refilter"],
+        ["refilter", "--dry-run"],
+        ["erase", "--identity", "1", "--yes"],
+        ["split", "--name", "main", "--parts", "a=0.5,b=0.5"],
+    ],
+)
+def test_a_mistyped_place_is_not_created(words: list[str], tmp_path: Path) -> None:
+    """A verb that changes a dataset says that there is none, and leaves no folder where it was looked for."""
+    place = tmp_path / "mistyped"
+    with pytest.raises(OutputError, match="no dataset here"):
+        app([words[0], str(place), *words[1:]], standalone_mode=False)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_a_lost_image_is_no_traceback_while_documents_are_drawn(damage: str) -> None:
+    """Where a contact sheet is to be drawn again and an image's file is gone or cut, one line says which."""
+    store = MemoryStore()
+    mint(sketches(), store)
+    row = image_rows(Segments(), store, read_manifest(store, "v000001"))[0]
+    path = segment_path(row.segment, "tar")
+    parts = wiring.session_on(sketches(), store, Silent()).parts
+    if damage == "gone":
+        store.delete(path)
+    else:
+        store.put(path, b"\0" * len(store.get(path)))
+    with pytest.raises(StoreError, match=row.segment):
+        _sheet_rows(store, parts, [row])
