@@ -7,6 +7,7 @@
     |   |-- CalibrationError        a threshold that the calibration cannot support
     |   |-- PlanMismatchError       the dataset at --out was made with other settings
     |   |-- OutputError             the place named by --out cannot be used
+    |   |-- ModelError              weights that are missing, altered, unsafe to load or of another shape
     |   `-- DeviceMemoryError       one batch of the recipe's shape does not fit on the device
     |-- BadVectorError              exit 1: NaN, infinite or zero-norm embedding
     |-- TargetNotReachedError       exit 4: the quota or the filters could not be satisfied
@@ -59,6 +60,10 @@ class PlanMismatchError(UserError):
 
 class OutputError(UserError):
     """The output location cannot be used."""
+
+
+class ModelError(UserError):
+    """A model's weights are missing, altered, unsafe to load, or not of the shape that was asked for."""
 
 
 class DeviceMemoryError(UserError):
