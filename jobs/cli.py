@@ -5,37 +5,50 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from jobs.arguments import (
     AddressOption,
+    BudgetOption,
+    DeadlineOption,
     ExecutorOption,
+    IfBusyOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
+    MetricsFileOption,
     OutOption,
     RecipeArgument,
+    RehearseOption,
     SetOption,
+    SummaryOption,
     UriArgument,
     WorkersOption,
     compute_overrides,
+    limit_overrides,
     print_json,
 )
+from jobs.busy import IfBusy, unless_busy
 from jobs.verbs.bank import bank
 from jobs.verbs.calibrate import calibrate
+from jobs.verbs.calibrate_crop import calibrate_crop
+from jobs.verbs.curate import curate
 from jobs.verbs.diff import diff
 from jobs.verbs.erase import erase
 from jobs.verbs.evaluate import evaluate
 from jobs.verbs.export import export
 from jobs.verbs.measure import measure
 from jobs.verbs.merge import merge
+from jobs.verbs.models import models
 from jobs.verbs.prove import prove
 from jobs.verbs.refilter import refilter
 from jobs.verbs.report import report
 from jobs.verbs.sign import sign
 from jobs.verbs.split import split
-from pipeline.domain.errors import FacemintError, LeaseHeldError, UserError
+from jobs.verbs.submit import submit
+from pipeline.domain.errors import FacemintError, UserError
 
 app = typer.Typer(
     name="facemint",
@@ -45,13 +58,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class IfBusy(StrEnum):
-    """What to do where another run holds the dataset."""
-
-    FAIL = "fail"
-    OK = "ok"
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,38 +91,50 @@ def generate(
     deep: Annotated[
         bool, typer.Option("--deep", help="Hash what stands again, and make units anew whose bytes are altered.")
     ] = False,
+    rehearse: RehearseOption = False,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
     ] = False,
-    if_busy: Annotated[
-        IfBusy, typer.Option("--if-busy", help="Where another run holds the dataset: fail (exit 5) or ok (exit 0).")
-    ] = IfBusy.FAIL,
+    if_busy: IfBusyOption = IfBusy.FAIL,
+    budget: BudgetOption = None,
+    deadline: DeadlineOption = None,
+    summary: SummaryOption = None,
+    metrics_file: MetricsFileOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     json_: JsonOption = False,
 ) -> None:
     """Mint a dataset from a recipe.
 
     Running the same command again resumes, and never repeats committed work. With a larger recipe (more identities,
-    more images of each, a new cell) a published dataset grows: what was made before stays as it is.
+    more images of each, a new cell) a published dataset grows: what was made before stays as it is. A schedule grows
+    it by `--set identities.count=+20`: twenty more than the newest version was asked for.
     """
     from jobs import show, wiring
 
-    overrides = [*(set_ or []), *compute_overrides(executor, workers, address)]
+    os.environ["FACEMINT_LOG_FORMAT"] = log_format.value
+    outlets = wiring.Outlets(summary, metrics_file, log_format is LogFormat.JSON)
+    overrides = [*(set_ or []), *compute_overrides(executor, workers, address), *limit_overrides(budget, deadline)]
     from pipeline.execute.run import generate as run
     from pipeline.execute.stop import Stop, on_signals
 
-    loaded = wiring.load_recipe(recipe, overrides)
-    with on_signals(Stop()) as stop, show.observer(quiet=json_, title=f"{loaded.name} -> {out}") as view:
-        try:
-            session = wiring.open_session(
-                loaded, out, view,
+    loaded = wiring.load_recipe(recipe, wiring.grown(overrides, out), rehearse=rehearse)
+    quiet = json_ or outlets.log_json
+    with (
+        on_signals(Stop()) as stop,
+        show.observer(quiet=quiet, title=f"{loaded.name} -> {out}") as view,
+        wiring.watched(loaded, out, view, outlets, stop) as watch,
+    ):
+        session = unless_busy(
+            lambda: wiring.open_session(
+                loaded, out, watch,
                 stop=stop, allow_short=allow_short, deep=deep, retry_quarantined=retry_quarantined,
-            )  # fmt: skip
-        except LeaseHeldError as held:
-            if if_busy is IfBusy.FAIL:
-                raise
-            typer.echo(f"facemint: {held}; nothing was done, as --if-busy ok asks", err=True)
+            ),
+            if_busy,
+            stop.check,
+        )  # fmt: skip
+        if session is None:
             return
-        published = run(session)
+        published = watch.publish(run(watch.begin(session)))
     if json_:
         print_json(show.published_json(published, out))
     else:
@@ -133,15 +151,17 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Reckon the time on so many workers; default one per CPU.")
     ] = None,
+    rehearse: RehearseOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Say what a run would make, and what it would cost; write nothing.
 
     Time and bytes come from a few batches made on this machine, or from the dataset's own units where it has some.
+    Weights need not be here: then no time is reckoned.
     """
     from jobs import show_plan, wiring
 
-    loaded = wiring.load_recipe(recipe, set_ or [])
+    loaded = wiring.load_recipe(recipe, wiring.grown(set_ or [], out), rehearse=rehearse, unfetched=True)
     facts = wiring.plan_run(loaded, out, workers)
     print_json(facts) if json_ else show_plan.print_plan(facts)
 
@@ -203,8 +223,10 @@ def digest(uri: UriArgument) -> None:
     typer.echo(wiring.newest_manifest(uri).digest)
 
 
+app.command()(curate)
 app.command()(export)
 app.command()(calibrate)
+app.command("calibrate-crop")(calibrate_crop)
 app.command()(refilter)
 app.command()(erase)
 app.command()(report)
@@ -215,7 +237,9 @@ app.command()(sign)
 app.command()(split)
 app.command()(diff)
 app.command()(merge)
+app.command()(submit)
 app.add_typer(bank, name="bank")
+app.add_typer(models, name="models")
 
 
 @app.command()
@@ -241,7 +265,7 @@ def recipe(
     elif name is None:
         typer.echo("\n".join(recipe_file.shipped_recipes()))
     else:
-        loaded = wiring.load_recipe(name, set_ or [])
+        loaded = wiring.load_recipe(name, set_ or [], unfetched=True)
         typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False), nl=False)
 
 

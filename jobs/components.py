@@ -12,21 +12,53 @@ SKETCH = "pipeline.adapters.sketch"
 EXPORTERS = "pipeline.adapters.exporters"
 TWINS = "pipeline.adapters.twins"
 MEASURES = "pipeline.adapters.measures"
+GENERATORS = "pipeline.adapters.generators"
 SAMPLERS = "pipeline.adapters.samplers"
+PHOTOGRAPHS = {
+    "photographs": ("pipeline.domain.curation:PhotographsOptions", "pipeline.adapters.photographs:Photographs")
+}
+"""Stands for bank, sampler and generator of recipes of kind: curate, and can be named in no other."""
 COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "identities.bank": {
         "phantom": (f"{PHANTOM}.bank:PhantomBankOptions", f"{PHANTOM}.bank:PhantomBank"),
         "sketch": (f"{SKETCH}:SketchBankOptions", f"{SKETCH}:SketchBank"),
         "file": ("pipeline.adapters.banks:FileBankOptions", "pipeline.adapters.banks:FileBank"),
         "space": ("pipeline.adapters.banks:SpaceBankOptions", "pipeline.adapters.banks:SpaceBank"),
+        **PHOTOGRAPHS,
     },
-    "identities.sampler": {
+    "identities.sampler": PHOTOGRAPHS
+    | {
         name: (f"{SAMPLERS}.{name}:{name.title()}SamplerOptions", f"{SAMPLERS}.{name}:{name.title()}Sampler")
         for name in ("gaussian", "pca", "sphere", "packed", "files")
     },
-    "generator": {
+    "identities.map": {
+        "affine": ("pipeline.adapters.space_maps:AffineMapOptions", "pipeline.adapters.space_maps:AffineMap"),
+    },
+    "generator": PHOTOGRAPHS
+    | {
         "phantom": (f"{PHANTOM}.generator:PhantomGeneratorOptions", f"{PHANTOM}.generator:PhantomGenerator"),
         "sketch": (f"{SKETCH}:SketchGeneratorOptions", f"{SKETCH}:SketchGenerator"),
+        "sketch-scene": (f"{SKETCH}:SketchSceneOptions", f"{SKETCH}:SketchScene"),
+        "vec2face": (f"{GENERATORS}.vec2face.options:Vec2FaceOptions", f"{GENERATORS}.vec2face.generator:Vec2Face"),
+        "vec2face-plus": (
+            f"{GENERATORS}.vec2face.options:Vec2FacePlusOptions",
+            f"{GENERATORS}.vec2face.generator:Vec2FacePlus",
+        ),
+        "arc2face": (f"{GENERATORS}.arc2face:Arc2FaceOptions", f"{GENERATORS}.arc2face:Arc2Face"),
+        "ip-adapter-faceid": (
+            f"{GENERATORS}.ip_adapter_faceid:IpAdapterFaceIdOptions",
+            f"{GENERATORS}.ip_adapter_faceid:IpAdapterFaceId",
+        ),
+    },
+    "detector": {
+        "scrfd": ("pipeline.adapters.onnx.scrfd:ScrfdOptions", "pipeline.adapters.onnx.scrfd:Scrfd"),
+        "yunet": ("pipeline.adapters.onnx.yunet:YuNetOptions", "pipeline.adapters.onnx.yunet:YuNet"),
+        "insightface": (
+            "pipeline.adapters.onnx.insightface:InsightFaceDetectorOptions",
+            "pipeline.adapters.onnx.insightface:InsightFaceDetector",
+        ),
+        "fixed": ("pipeline.adapters.fixed_points:FixedPointsOptions", "pipeline.adapters.fixed_points:FixedPoints"),
+        "sketch": (f"{SKETCH}:SketchFinderOptions", f"{SKETCH}:SketchFinder"),
     },
     "judge": {
         f"phantom-{role}": (
@@ -43,7 +75,15 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "onnx": (
             "pipeline.adapters.onnx.recogniser:OnnxRecogniserOptions",
             "pipeline.adapters.onnx.recogniser:OnnxRecogniser",
-        )
+        ),
+        "insightface": (
+            "pipeline.adapters.onnx.insightface:InsightFaceRecogniserOptions",
+            "pipeline.adapters.onnx.insightface:InsightFaceRecogniser",
+        ),
+        "iresnet": (
+            "pipeline.adapters.recognisers.iresnet:IResNetOptions",
+            "pipeline.adapters.recognisers.iresnet:IResNetRecogniser",
+        ),
     },
     "measures": {
         "sharpness": (
@@ -57,6 +97,7 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "lighting": "Lighting",
                 "natural-colour": "NaturalColour",
                 "skin-tone": "SkinTone",
+                "fairface": "FairFace",
             }.items()
         },
         "phantom-attributes": (
@@ -67,6 +108,11 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "pipeline.adapters.onnx.lightqnet:LightQNetOptions",
             "pipeline.adapters.onnx.lightqnet:LightQNet",
         ),
+        "iresnet-norm": (
+            "pipeline.adapters.recognisers.iresnet_norm:IResNetNormOptions",
+            "pipeline.adapters.recognisers.iresnet_norm:IResNetNorm",
+        ),
+        "ediffiqa": ("pipeline.adapters.onnx.ediffiqa:EDifFIQAOptions", "pipeline.adapters.onnx.ediffiqa:EDifFIQA"),
         "insightface-genderage": (
             "pipeline.adapters.onnx.genderage:GenderAgeOptions",
             "pipeline.adapters.onnx.genderage:GenderAge",
@@ -89,6 +135,16 @@ COMPONENTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "face-size": ("filters.face_size:Options", "filters.face_size:FaceSize"),
         "quality-percentile": ("filters.quality_percentile:Options", "filters.quality_percentile:QualityPercentile"),
         "apparent-minor": ("filters.apparent_minor:Options", "filters.apparent_minor:ApparentMinor"),
+    },
+    "sources": {
+        name: (f"pipeline.adapters.sources.{module}:{options}", f"pipeline.adapters.sources.{module}:{part}")
+        for name, module, options, part in (
+            ("folder", "folders", "FolderOptions", "FolderSource"),
+            ("webdataset", "tars", "TarOptions", "TarSource"),
+            ("parquet", "tables", "TableOptions", "TableSource"),
+            ("recordio", "recordio", "RecordIOSourceOptions", "RecordIOSource"),
+            ("lmdb", "lmdb", "LmdbSourceOptions", "LmdbSource"),
+        )
     },
     "twins": {
         name: (f"{TWINS}.{module}:{part}Options", f"{TWINS}.{module}:{part}")

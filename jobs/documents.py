@@ -62,7 +62,11 @@ def _facts(parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[s
         "figures": {**manifest.figures, **_balance_facts(balance)},
         "models": manifest.models,
         "spaces": {role: space.to_dict() for role, space in spaces.items()},
-        "calibrations": {role: _calibration_facts(r.calibration) for role, r in recognisers.items()},
+        "calibrations": {
+            role: _calibration_facts(recogniser.calibration)
+            for role, recogniser in recognisers.items()
+            if recogniser.calibration.measured_anything
+        },
         "use": manifest.use,
         "licence": _licence(manifest),
         "last_label": max((row.label for row in rows), default=0),

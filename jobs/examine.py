@@ -121,6 +121,7 @@ def _versions(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
         counted = ("identities", "identities_expected", "images", "images_expected")
         about = {"version": version, "parent": manifest.parent, "generation": manifest.generation}
         about |= {k: manifest.counts.get(k) for k in counted} | {"digest": manifest.digest}
+        about |= {"rehearsal": True} if manifest.figures.get("rehearsal") else {}
         found.append({**about, "tombstones": len(manifest.tombstones)})
     erased = max((v["tombstones"] for v in found), default=0)
     # of a version before an erasure the manifest alone is left
@@ -181,6 +182,7 @@ def verify(
         "bytes": found.bytes,
         "images": found.images,
         "decoded": found.decoded,
+        "private_absent": found.private,
         "problems": [str(p) for p in found.problems],
         "damaged": sorted({p.path for p in found.problems}),
     }

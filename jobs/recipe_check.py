@@ -59,17 +59,37 @@ def check_models(recipe: Recipe, where: str, bank: Bank, generator: Generator, r
         able = generator.condition_ranges.get(name)
         _check_range(f"{where}: conditions.{name}", recipe.conditions[name], able, recipe.generator.use)
     check_cone(recipe, where)
-    generator.space.require_same(bank.space, f"{where}: identities.bank")
+    if recipe.identities.map is None:
+        generator.space.require_same(bank.space, f"{where}: identities.bank")
     for role, reader in readers.items():
+        if reader.space.norm != "unit":
+            raise RecipeError(
+                f"{where}: {role}.norm: {reader.space.name!r} keeps the lengths of its vectors, and cosines are compared "
+                "of vectors of unit length; leave `norm` out"
+            )
         if reader.space.weights_sha256 == generator.space.weights_sha256:
             raise RecipeError(
                 f"{where}: {role}.use: {reader.space.name!r} is the recogniser that conditions the generator, which "
                 f"would be its own {role}; choose another"
             )
-        if reader.space.alignment != generator.space.alignment:
+    check_alignment(recipe, where, generator, readers)
+
+
+def check_alignment(recipe: Recipe, where: str, generator: Generator, readers: Mapping[str, Recogniser]) -> None:
+    """Refuse recognisers that read faces cut in another way than they come: from the generator, or from `align`."""
+    reads = readers["judge"].space.alignment
+    if recipe.align is None and generator.alignment is None:
+        raise RecipeError(
+            f"{where}: align: missing; the {recipe.generator.use} generator makes pictures of {generator.image_px} "
+            f"pixels in which a face has yet to be found, and {readers['judge'].space.name!r} reads faces aligned to "
+            f"{reads!r}; give align: {{detector: {{use: scrfd, path: ...}}}}"
+        )
+    comes = generator.alignment if recipe.align is None else reads
+    for role, reader in readers.items():
+        if reader.space.alignment != comes:
             raise RecipeError(
-                f"{where}: {role}.use: {reader.space.name!r} reads faces aligned to {reader.space.alignment!r}, the "
-                f"generator makes them aligned to {generator.space.alignment!r}; choose a recogniser of that alignment"
+                f"{where}: {role}.use: {reader.space.name!r} reads faces aligned to {reader.space.alignment!r}, they "
+                f"come aligned to {comes!r}; choose a recogniser of that alignment"
             )
 
 
@@ -110,7 +130,8 @@ def check_cone(recipe: Recipe, where: str) -> None:
 
 def check_sampler(recipe: Recipe, where: str, sampler: IdentitySampler, generator: Generator) -> None:
     """Refuse a sampler of another space than the generator's, and one that cannot propose enough candidates."""
-    generator.space.require_same(sampler.space, f"{where}: identities.sampler")
+    what = "identities.sampler" if recipe.identities.map is None else "identities.map"
+    generator.space.require_same(sampler.space, f"{where}: {what}")
     node = recipe.identities
     if node.bank.use == "space" and getattr(sampler, "draws_from_population", False):
         raise RecipeError(

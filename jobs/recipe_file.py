@@ -78,6 +78,8 @@ def override(raw: Any, text: str) -> None:
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise RecipeError(f"--set {text}: got no `=`; it reads --set a.b=value")
+    if value.strip().startswith("+"):
+        raise RecipeError(f"--set {text}: a step needs a dataset that it adds to; give it to generate, plan or submit")
     node = raw
     *parents, last = name.split(".")
     for part in parents:

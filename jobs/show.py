@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+REHEARSAL = "A rehearsal: made-up weights, nothing refused. Its images are worth nothing."
+
+
 def print_published(published: Published, uri: str, view: View) -> None:
     """Print funnel, balance, similarity, speed, and where things are."""
     console = Console()
@@ -39,6 +42,8 @@ def print_published(published: Published, uri: str, view: View) -> None:
     counts, figures = manifest.counts, manifest.figures
     if published.resumed:
         console.print(f"{uri} is published already: version {manifest.version}; nothing was made anew.\n")
+    if figures.get("rehearsal"):
+        console.print(REHEARSAL + "\n", style="bold")
     console.print(_funnel(counts))
     print_balance(console, figures["balance"])
     console.print(_similarity(figures))
@@ -144,6 +149,8 @@ def print_status(facts: Mapping[str, Any]) -> None:
         say(f"Images refused for {', '.join(shown)}")
     if facts["versions"]:
         console.print(_versions(facts["versions"]))
+    if any(version.get("rehearsal") for version in facts["versions"]):
+        say(REHEARSAL)
     for version in facts["versions"]:
         say(f"Digest {version['version']} {version['digest']}")
     for unit in facts["quarantined"]:
@@ -203,6 +210,9 @@ def print_verify(facts: Mapping[str, Any]) -> None:
     how = f"read and hashed, {images}" if facts["deep"] else "compared by size"
     found = counted(len(facts["problems"]), "problem")
     console.print(f"{facts['files']:,} files ({decimal(facts['bytes'])}) {how}: {found}", highlight=False)
+    if facts["private_absent"]:
+        absent = f"{counted(facts['private_absent'], 'file')} under private/ that its records name"
+        console.print(f"This copy has no private/: {absent} were not looked for.", highlight=False, soft_wrap=True)
     for problem in facts["problems"]:
         console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
     if facts.get("gc"):

@@ -40,6 +40,32 @@ def print_vectors(facts: Mapping[str, Any]) -> None:
     _print_lines(console, facts, [("Of", real)])
 
 
+def print_map(facts: Mapping[str, Any]) -> None:
+    """Print a map: from where to where, and how well it carries people over whom it was not fitted to."""
+    console, error = Console(), facts["error"]
+    console.print(f"Map {facts['name']}", style="bold")
+    spaces = (facts["space"], facts["target"])
+    came, comes = (f"{s['name']}, {s['dimensions']} dimensions, {s['norm']}, {s['alignment']}" for s in spaces)
+    use = "allowed" if facts["commercial_use"] else "not allowed"
+    judged = (
+        f"{error['held_out_pairs']:,} pairs of {error['held_out_identities']:,} others: cosine to the true vector "
+        f"{error['mean_cos']:.3f} on average (deviation {error['std_cos']:.3f}, 5 % below {error['low_cos']:.3f}), to "
+        f"a stranger's {error['stranger_cos']:.3f}; their own is nearest for {100 * error['own_nearest']:.1f} %"
+    )
+    lines = [
+        ("From", came),
+        ("To", comes),
+        ("Fitted to", f"{error['pairs']:,} pairs of {error['identities']:,} identities, ridge {error['ridge']:g}"),
+        ("Judged on", judged),
+        ("Source", facts["source"]),
+        ("Licence", f"{facts['licence']}; commercial use {use}"),
+        ("Basis", facts["lawful_basis"]),
+        ("File", f"{facts['path']}, {decimal(facts['bytes'])}, SHA-256 {facts['sha256'][:16]}..."),
+    ]
+    for name, text in lines:
+        fact(console, name, text)
+
+
 def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[str, str]]) -> None:
     space, each = facts["space"], facts["images_per_identity"]
     number = f"{each['least']} to {each['most']}" if each["least"] < each["most"] else f"{each['most']}"

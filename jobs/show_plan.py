@@ -33,18 +33,33 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     cells.add_row("all", f"{before:,}", f"{new:,}", style="bold")
     console.print(cells)
     console.print(_thresholds(facts["thresholds"]))
-    costs = facts["costs"]
     enrol, enrol_done = facts["enrol_units"]
     make, make_done = facts["make_units"]
+    lines = [
+        ("Images", f"{images_new:,} new" + (f", beside {images_before:,} published" if images_before else "")),
+        ("Units", f"enrol {enrol:,} ({enrol_done:,} committed), make {make:,} ({make_done:,} committed), first rounds"),
+        *_room(facts["room"]),
+        *_costs(facts),
+    ]
+    for name, text in lines:
+        fact(console, name, text)
+    console.print("Nothing was written.")
+
+
+def _costs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is said of images, bytes and hours."""
+    costs = facts["costs"]
+    if costs is None:
+        return [
+            ("Candidates", f"{facts['candidates']:,} images at least are still to be made"),
+            ("Time, size", f"not reckoned: {facts['unreckoned']}"),
+        ]
     time = f"about {_duration(facts['hours'])} on {facts['workers']} workers"
     rests = (
         f"{costs['source']}: {costs['worker_s_per_image'] * 1000:.1f} ms per image and worker, "
         f"{100 * costs['accepted_share']:.0f} % accepted, {costs['bytes_per_image'] / 1000:.1f} kB an image"
     )
-    lines = [
-        ("Images", f"{images_new:,} new" + (f", beside {images_before:,} published" if images_before else "")),
-        ("Units", f"enrol {enrol:,} ({enrol_done:,} committed), make {make:,} ({make_done:,} committed), first rounds"),
-        *_room(facts["room"]),
+    return [
         ("Candidates", f"about {facts['candidates']:,} images are still to be made"),
         ("Size", f"about {decimal(facts['bytes'])}"),
         (
@@ -54,9 +69,6 @@ def print_plan(facts: Mapping[str, Any]) -> None:
         ("Rests on", rests),
         ("Measured on", facts["device_kind"]),
     ]
-    for name, text in lines:
-        fact(console, name, text)
-    console.print("Nothing was written.")
 
 
 def _thresholds(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -105,13 +105,49 @@ def vectors(
     print_json(facts) if json_ else show_bank.print_vectors(facts)
 
 
-@bank.command("show")
-def show_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A bank that `facemint bank fit` wrote.")],
+@bank.command("map")
+def map_(
+    source: SourceArgument,
+    from_: Annotated[str, typer.Option("--from", metavar="NAME", help="The recogniser whose vectors there are.")],
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="The recogniser that the generator speaks.")],
+    out: FileOption,
+    licence: LicenceOption,
+    lawful_basis: BasisOption,
+    set_from: Annotated[
+        list[str] | None,
+        typer.Option("--set-from", metavar="OPTION=VALUE", help="An option of the first; repeat for more."),
+    ] = None,
+    set_to: Annotated[
+        list[str] | None,
+        typer.Option("--set-to", metavar="OPTION=VALUE", help="An option of the second; repeat for more."),
+    ] = None,
+    skip_unreadable: SkipOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a bank holds: space, cells, licence, and what it rests on."""
+    """Fit an affine map from one recogniser's space to another's, on faces that both embed.
+
+    How well it carries people over whom it was not fitted to is measured, and told wherever it is used. A recipe names
+    it as identities.map: {use: affine, path: FILE}; vectors of the first space then serve a generator of the second.
+    """
+    from jobs import show_bank, wiring
+
+    facts = wiring.fit_space_map(
+        source, from_, to, out, licence=licence, lawful_basis=lawful_basis,
+        source_overrides=set_from or [], target_overrides=set_to or [], skip_unreadable=skip_unreadable,
+    )  # fmt: skip
+    print_json(facts) if json_ else show_bank.print_map(facts)
+
+
+@bank.command("show")
+def show_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What `facemint bank fit` or `bank map` wrote.")],
+    json_: JsonOption = False,
+) -> None:
+    """Say what a bank or a map holds: spaces, licence, and what it rests on."""
     from jobs import show_bank, wiring
 
     facts = wiring.bank_facts(file)
-    print_json(facts) if json_ else show_bank.print_bank(facts)
+    if json_:
+        print_json(facts)
+    else:
+        show_bank.print_map(facts) if "target" in facts else show_bank.print_bank(facts)

@@ -59,7 +59,7 @@ def fit_bank(
     from pipeline.adapters.machine import single_thread
     from pipeline.domain.banking import LEAST_IDENTITIES, allows_commercial_use, fit
 
-    _require_said(licence, lawful_basis)
+    require_said(licence, lawful_basis)
     node = recogniser_node(recogniser, overrides)
     path, reader, source = _opened(reference, node, out, skip_unreadable)
     single_thread()
@@ -86,7 +86,7 @@ def fit_bank(
         "axes": _axes(fitted),
         "notes": notes_of(fitted, reader.space.dimensions),
     }
-    return _written(path, bank_bytes(fitted.gaussians, facts), facts)
+    return written(path, bank_bytes(fitted.gaussians, facts), facts)
 
 
 def fit_vectors(
@@ -109,7 +109,7 @@ def fit_vectors(
     from pipeline.adapters.samplers.vector_files import vector_file_bytes
     from pipeline.domain.banking import allows_commercial_use
 
-    _require_said(licence, lawful_basis)
+    require_said(licence, lawful_basis)
     node = recogniser_node(recogniser, overrides)
     path, reader, source = _opened(reference, node, out, skip_unreadable)
     single_thread()
@@ -122,25 +122,28 @@ def fit_vectors(
         "commercial_use": allows_commercial_use(licence) and reader.card.commercial_use,
         "real_people": not made_up,
     }
-    return _written(path, vector_file_bytes(means_PD, facts), facts)
+    return written(path, vector_file_bytes(means_PD, facts), facts)
 
 
 def bank_facts(path: str) -> dict[str, Any]:
-    """Return what a bank file says of itself, with its path, digest and size."""
+    """Return what the file of a bank or of a map says of itself, with its path, digest and size."""
     from pipeline.adapters.banks import read_bank
+    from pipeline.adapters.space_maps import is_map, read_map
 
-    _, facts, digest = read_bank(Path(path))
+    file = Path(path)
+    facts, digest = read_map(file)[1:] if is_map(file) else read_bank(file)[1:]
     return {**facts, "path": path, "sha256": digest, "bytes": Path(path).stat().st_size}
 
 
-def _require_said(licence: str, lawful_basis: str) -> None:
+def require_said(licence: str, lawful_basis: str) -> None:
     """Refuse a licence or a lawful basis that says nothing: the file carries them for years."""
     for option, said in (("--licence", licence), ("--lawful-basis", lawful_basis)):
         if len(said.strip()) < 2:
             raise UserError(f"{option}: got {said!r}; say it in two letters or more, as what is written carries it")
 
 
-def _opened(reference: str, node: Any, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
+def opened_place(out: str) -> Path:
+    """Return the local file that is to be written; raises OutputError where it cannot be one."""
     path = Path(out).expanduser()
     if path.suffix != ".safetensors" or "://" in out:
         raise OutputError(f"--out {out}: got {path.suffix or 'no suffix'}; give a local file that ends in .safetensors")
@@ -148,6 +151,11 @@ def _opened(reference: str, node: Any, out: str, skip_unreadable: bool) -> tuple
         raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise OutputError(f"--out {out}: is a folder; name a file in it")
+    return path
+
+
+def _opened(reference: str, node: Any, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
+    path = opened_place(out)
     reader: Recogniser = build("judge", node)
     source = open_labelled(reference, alignment=reader.space.alignment, skip_unreadable=skip_unreadable)
     return path, reader, source
@@ -160,7 +168,8 @@ def _means(
     from pipeline.flow.labelled import embed_labelled
 
     faces = embed_labelled(source, reader, node.batch)
-    means_PD, images_P = identity_means(faces.emb_NE, faces.labels_N, at_most)
+    keeps = reader.space.norm == "raw"
+    means_PD, images_P = identity_means(faces.emb_NE, faces.labels_N, at_most, keep_lengths=keeps)
     return faces, means_PD, images_P
 
 
@@ -266,7 +275,7 @@ def notes_of(fitted: Fitted, dimensions: int) -> list[str]:
     return notes
 
 
-def _written(path: Path, data: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
+def written(path: Path, data: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write a file whole or not at all; one that stands is only ever repeated, never replaced."""
     from pipeline.domain.manifest import sha256_hex
 

@@ -58,6 +58,8 @@ def calibrate_recogniser(
     target = _free(out)
     node = recogniser_node(name, overrides)
     recogniser = build("judge", node)
+    if recogniser.space.norm != "unit":
+        raise UserError(f"{name}: keeps the lengths of its vectors; cosines are calibrated without --set norm=raw")
     measure = _from_pairs if holds_pairs(reference) else _from_faces
     calibration = measure(recogniser, node, reference, template_sizes, skip_unreadable, say)
     content: dict[str, Any] = json.loads(

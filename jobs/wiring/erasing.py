@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.wiring.labelled import crop_px
 from jobs.wiring.measuring import dataset_recipe
 from jobs.wiring.parts import build_parts, open_dataset
 from jobs.wiring.sessions import session_on
 from pipeline.domain.errors import UserError
+from pipeline.domain.privacy import holds_people
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Observer, Store
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.execute.erasing import Erased
     from pipeline.execute.stop import Stop
     from pipeline.flow.erase.faces import Matches
+    from pipeline.flow.erase.inputs import Tables
     from pipeline.flow.erase.plan import Erasure, Wanted
     from pipeline.flow.parts import Parts
 
@@ -37,7 +40,7 @@ def wanted_of(recipe: Recipe, identities: Sequence[int], images: Sequence[str], 
     from pipeline.flow.erase.plan import Wanted
 
     sampler = recipe.identities.sampler
-    if sources and sampler.use != "files":
+    if sources and sampler.use != "files" and not holds_people(recipe):
         raise UserError(
             f"--source {sources[0]}: this dataset has no sources, its identity vectors are drawn by {sampler.use!r} "
             "and of nobody; give --identity, --image or --face"
@@ -78,7 +81,18 @@ def erase_plan(store: Store, recipe: Recipe, wanted: Wanted, face: str | None = 
         found = _matches(parts, face)
         _require_confirmed(found, wanted, face)
         facts["face"] = _face_facts(found)
-    return {**facts, **_plan_facts(parts, plan_here(parts, wanted))}
+    return {**facts, **_plan_facts(parts, plan_here(parts, wanted, _curated(parts)))}
+
+
+def _curated(parts: Parts) -> Tables | None:
+    """Return what reads and writes a curated dataset's tables; None for a minted one, which has none."""
+    from pipeline.adapters.segments.grouped import GroupedParquet
+    from pipeline.adapters.segments.plain import ParquetTables
+    from pipeline.flow.erase.inputs import Tables
+
+    if not holds_people(parts.recipe):
+        return None
+    return Tables(ParquetTables(), GroupedParquet(parts.judge.space.dimensions))
 
 
 def erase_dataset(
@@ -129,7 +143,7 @@ def erase_on(
     session = session_on(here, store, observer, stop=stop)
     asked = session.parts.recipe.model_copy(update={"compute": recipe.compute})
     session = dataclasses.replace(session, parts=dataclasses.replace(session.parts, recipe=asked))
-    return erase(session, wanted, uuid.uuid4().hex)
+    return erase(session, wanted, uuid.uuid4().hex, _curated(session.parts))
 
 
 def erased_facts(store: Store, done: Erased) -> dict[str, Any]:
@@ -161,7 +175,7 @@ def _matches(parts: Parts, face: str) -> Matches:
     try:
         if path.stat().st_size > LARGEST_bytes:
             raise ValueError(f"at most {LARGEST_bytes:,} bytes are read")
-        picture = decode(path.read_bytes(), parts.generator.image_px)
+        picture = decode(path.read_bytes(), crop_px(parts.judge.space.alignment))
     except OSError as error:
         raise UserError(f"--face {face}: {error.strerror or type(error).__name__}; name an image file") from None
     except ValueError as error:

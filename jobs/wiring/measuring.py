@@ -155,7 +155,7 @@ def _node(name: str, overrides: Sequence[str], recipe: Recipe) -> dict[str, Any]
     raw: dict[str, Any] = {"use": name}
     for text in overrides:
         recipe_file.override(raw, text)
-    aligned = build("generator", recipe.generator).space.alignment
+    aligned = build("judge", recipe.judge).space.alignment
     if "alignment" in load(COMPONENTS[slot][name][0]).model_fields:
         raw.setdefault("alignment", aligned)
     part = build(slot, _parsed(slot, raw))

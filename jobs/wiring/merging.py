@@ -138,7 +138,7 @@ def _require_alike(sides: Sequence[Side], recipes: Sequence[Recipe]) -> None:
             raise StoreError(f"{side.uri}: {path}: missing; look with `facemint verify`") from None
         except ValueError as error:
             raise StoreError(f"{side.uri}: {first.key}: {error}; look with `facemint verify --deep`") from None
-    spaces = [build("generator", r.generator).space for r in recipes]
+    spaces = [build("judge", r.judge).space for r in recipes]
     for n in range(1, len(sides)):
         if shapes[n] != shapes[0]:
             sizes = [f"{shape[1]} x {shape[0]} px" for shape in (shapes[n], shapes[0])]

@@ -5,15 +5,20 @@ Building a part reads its card and nothing heavy; weights load in the process th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs import recipe_check, recipe_file
-from jobs.components import COMPONENTS
+from jobs.components import COMPONENTS, PHOTOGRAPHS
+from jobs.wiring import models, scoring
 from jobs.wiring.labelled import crop_px
-from pipeline.domain.errors import RecipeError
+from jobs.wiring.library import known_weights
+from jobs.wiring.pinning import pinned
+from pipeline.domain.errors import RecipeError, UserError
+from pipeline.domain.privacy import holds_people, publishes_attributes
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
@@ -33,13 +38,22 @@ def full_model() -> type[Recipe]:
     """Return the recipe model with every component's options."""
     catalogue: dict[str, list[type[Node]]] = {}
     for slot, components in COMPONENTS.items():
-        catalogue[slot] = list(dict.fromkeys(load(options) for options, _ in components.values()))
+        named = (options for use, (options, _) in components.items() if use not in PHOTOGRAPHS)
+        catalogue[slot] = list(dict.fromkeys(load(options) for options in named))
     catalogue["auditor"] = catalogue["judge"]
     return recipe_model(catalogue)
 
 
-def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    reference: str, overrides: Sequence[str] = (), *, rehearse: bool = False, unfetched: bool = False
+) -> Recipe:
     """Return the validated recipe at a path or of a shipped name, with `a.b=value` overrides applied.
+
+    Args:
+        reference: a path, or the name of a shipped recipe.
+        overrides: `a.b=value`.
+        rehearse: return what it becomes as a rehearsal; where it runs is as `overrides` say.
+        unfetched: check it although weights that it names are not on this machine.
 
     Raises:
         RecipeError: one line: what was got, what is allowed.
@@ -50,15 +64,38 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     raw = recipe_file.read_recipe(path)
     for text in overrides:
         recipe_file.override(raw, text)
+    if rehearse:
+        from jobs.wiring.rehearsing import rehearsed
+
+        return rehearsed(raw, path.name, [text for text in overrides if text.startswith("compute.")])
     resolve_calibrations(raw, path.name)
     recipe = parse_recipe(full_model(), raw, path.name)
-    check_parts(recipe, path.name)
+    whole = pinned(recipe.model_dump(mode="json"), path.name, unfetched=unfetched)
+    if holds_people(recipe):
+        return _curated(whole, recipe, path.name)
+    recipe = parse_recipe(full_model(), whole, path.name)
+    with models.unfetched() if unfetched else contextlib.nullcontext():
+        check_parts(recipe, path.name)
     return recipe
 
 
+def _curated(raw: dict[str, Any], recipe: Recipe, where: str) -> Recipe:
+    """Return the recipe of a curation, completed and checked."""
+    from jobs.wiring.curating import check_curation, completed
+
+    whole = parse_recipe(full_model(), completed(raw, recipe), where)
+    check_curation(whole, where)
+    return whole
+
+
 def build(slot: str, node: Node, *extra: Any) -> Any:
-    """Return the part that a recipe's node names; `extra` is what parts of its slot are handed besides options."""
-    part = load(COMPONENTS[slot][node.use][1])(node, *extra)
+    """Return the part that a recipe's node names; `extra` is what parts of its slot are handed besides options.
+
+    A part whose constructor has a parameter `weights` is handed what brings weights too, and what optimises for goals
+    the networks that score them.
+    """
+    make = load(COMPONENTS[slot][node.use][1])
+    part = make(node, *extra, **scoring.handed(make, node))
     labeller = getattr(node, "labeller", None)
     if labeller is None:
         return part
@@ -72,31 +109,38 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
 
     `added` are measures that a dataset has beside those of its recipe.
     """
-    recipe_check.check_use(recipe, where, component_cards(recipe).values())
-    if recipe.auditor.use == recipe.judge.use:
+    recipe_check.check_use(recipe, where, [*component_cards(recipe).values(), *known_weights(recipe)])
+    judge = build("judge", recipe.judge)
+    readers = {"judge": judge, "auditor": build("judge", recipe.auditor)} | _screening(recipe)
+    if readers["auditor"].space.weights_sha256 == judge.space.weights_sha256:
         raise RecipeError(
             f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "
             "no filter uses"
         )
-    judge = build("judge", recipe.judge)
-    readers = {"judge": judge, "auditor": build("judge", recipe.auditor)} | _screening(recipe)
     bank, generator = _bank(recipe), build("generator", recipe.generator)
+    sampler = sampler_of(recipe, bank)
     recipe_check.check_models(recipe, where, bank, generator, readers)
-    recipe_check.check_sampler(recipe, where, sampler_of(recipe, bank), generator)
+    scoring.require_apart(generator, readers, where)
+    recipe_check.check_sampler(recipe, where, sampler, generator)
     screen = screen_of(recipe)
     recipe_check.check_screening(recipe, where, readers)
     measurers = [build("measures", node) for node in recipe.measures]
-    recipe_check.check_alignments(where, measurers, build("generator", recipe.generator).space.alignment)
+    recipe_check.check_alignments(where, measurers, judge.space.alignment)
     names = recipe_check.check_measures(where, measurers)
     names += (*(screen.measures if screen else ()), *(n for n in added if n not in names))
     if recipe.twins:
-        recipe_check.check_twins(recipe, where, crop_px(generator.space.alignment))
+        recipe_check.check_twins(recipe, where, crop_px(judge.space.alignment))
     targets = targets_of(recipe)
     recipe_check.check_balance(recipe, where, names, targets)
     recipe_check.check_thresholds(recipe, where, judge)
+    check_filters_of(recipe, where, judge, names, screen)
+
+
+def check_filters_of(recipe: Recipe, where: str, judge: Any, names: Sequence[str], screen: Screen | None) -> None:
+    """Refuse filters whose rate is not calibrated, or whose measure nobody gives; `names` are those of a sample."""
     # thresholds against galleries follow when these are prepared; here they only have to be asked for
     limits = dict.fromkeys(screen.measures, 1.0) if screen else {}
-    recipe_check.check_filters(recipe, where, _filters(recipe, judge, lambda: limits), names, targets)
+    recipe_check.check_filters(recipe, where, _filters(recipe, judge, lambda: limits), names, targets_of(recipe))
 
 
 def _filters(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:
@@ -120,20 +164,29 @@ def _filters(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[st
 
 def component_cards(recipe: Recipe) -> dict[str, Any]:
     """Return the model card of every component, by role."""
-    bank = _bank(recipe)
-    sampler = sampler_of(recipe, bank)
     cards = {
-        "bank": bank.card,
-        "generator": build("generator", recipe.generator).card,
+        **({} if holds_people(recipe) else _made_by(recipe)),
         "judge": build("judge", recipe.judge).card,
         "auditor": build("judge", recipe.auditor).card,
         **{role: part.card for role, part in _screening(recipe).items()},
     }
-    if sampler.card != bank.card:
-        cards["sampler"] = sampler.card
+    if recipe.align is not None:
+        cards["align"] = _detector(recipe.align.detector).card
     for node in recipe.measures:
         labeller = getattr(node, "labeller", None)
         cards[f"measure {node.use} as {labeller}" if labeller else f"measure {node.use}"] = build("measures", node).card
+    return cards
+
+
+def _made_by(recipe: Recipe) -> dict[str, Any]:
+    """Return the cards of what makes identities and images."""
+    bank = _bank(recipe)
+    sampler = sampler_of(recipe, bank)
+    cards = {"bank": bank.card, "generator": build("generator", recipe.generator).card}
+    if sampler.card != bank.card:
+        cards["sampler"] = sampler.card
+    if recipe.identities.map is not None:
+        cards["map"] = build("identities.map", recipe.identities.map).card
     return cards
 
 
@@ -164,12 +217,38 @@ def screen_of(recipe: Recipe, store: Store | None = None, built: Mapping[str, An
 
 
 def _bank(recipe: Recipe) -> Any:
-    return build("identities.bank", recipe.identities.bank)
+    node = recipe.identities.bank
+    if node.use == "space" and getattr(node, "name", None) is None:
+        return build("identities.bank", node, build("generator", recipe.generator).space)
+    return build("identities.bank", node)
 
 
 def sampler_of(recipe: Recipe, bank: Any) -> Any:
-    """Return the recipe's sampler over a bank; one that packs starts from the run's seed."""
-    return build("identities.sampler", recipe.identities.sampler, bank, recipe.seed)
+    """Return the recipe's sampler over a bank; one that packs starts from the run's seed, and a map carries over."""
+    sampler = build("identities.sampler", recipe.identities.sampler, bank, recipe.seed)
+    mapping = recipe.identities.map
+    return sampler if mapping is None else build("identities.map", mapping).sampler(sampler, bank)
+
+
+def aligner_of(recipe: Recipe, alignment: str) -> Any:
+    """Return what cuts the generator's pictures to an alignment; None where the recipe says that nothing does."""
+    from pipeline.adapters.cropping import aligned_crop
+    from pipeline.domain.landmarks import alignment as template
+    from pipeline.flow.aligning import FaceAligner
+
+    if recipe.align is None or holds_people(recipe):
+        return None
+    return FaceAligner(_detector(recipe.align.detector), template(alignment), recipe.align.choice, aligned_crop)
+
+
+def _detector(node: Node) -> Any:
+    """Return a detector; where a plan is made whose file is not here, one that has a card and finds nothing."""
+    try:
+        return build("detector", node)
+    except UserError as error:
+        if not models.is_unfetched():
+            raise
+        return models.UnfetchedDetector(node.use, str(error))
 
 
 def targets_of(recipe: Recipe) -> Any:
@@ -223,8 +302,11 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         prints=prints_of(recipe),
         targets=targets_of(recipe),
         store=store,
-        segments=Segments(judge.space.dimensions),
+        segments=Segments(
+            judge.space.dimensions, private=holds_people(recipe), attributes=publishes_attributes(recipe)
+        ),
         codec=build("encoding", recipe.encoding),
+        aligner=aligner_of(recipe, judge.space.alignment),
         twins=tuple(build("twins", node, judge.space.alignment) for node in recipe.twins),
         sampler=sampler_of(recipe, _bank(recipe)),
         generator=build("generator", recipe.generator),

@@ -8,41 +8,60 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jobs.logs import logged, wants_json_logs
+from jobs.wiring import models
 from jobs.wiring.datasets import card_dict
 from jobs.wiring.galleries import gallery_sources, with_gallery_digests
 from jobs.wiring.parts import build, build_parts, component_cards, full_model
 from jobs.wiring.report_page import published_report
 from pipeline.domain.errors import OutputError, PlanMismatchError
+from pipeline.domain.privacy import holds_people
 from pipeline.domain.recipe import Recipe, export_folder, parse_recipe
 
 if TYPE_CHECKING:
-    from pipeline.domain.ports import Executor, Observer, Store
+    from pipeline.domain.ports import Executor, Observer, Store, Worker
     from pipeline.execute.session import Session
     from pipeline.execute.stop import Stop
     from pipeline.flow.parts import Parts
     from pipeline.flow.quarantine import Quarantine
-    from pipeline.flow.worker import UnitWorker
 
 
-def build_worker(recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str, fingerprint: str) -> UnitWorker:
-    """Build a worker in the process where it will run.
+def build_worker(
+    recipe_raw: Mapping[str, Any], uri: str, lease_number: int, run: str, fingerprint: str, *, log_json: bool = False
+) -> Worker:
+    """Build a worker in the process where it will run; the first of a node reads the weights alone.
 
     Raises:
         PlanMismatchError: its models are not those of the driver.
     """
     from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.node_gate import first_alone
     from pipeline.adapters.stores import open_store
-    from pipeline.flow.worker import UnitWorker
 
     single_thread()
     recipe = parse_recipe(full_model(), recipe_raw, "worker")
-    parts = build_parts(recipe, open_store(uri), lease_number, run)
+    with first_alone(fingerprint[:16]):
+        parts = build_parts(recipe, open_store(uri), lease_number, run)
     if parts.prints.fingerprint != fingerprint:
         raise PlanMismatchError(
             f"a worker on {parts.run_facts['host']} has fingerprint {parts.prints.fingerprint[:12]}, the driver "
             f"{fingerprint[:12]}: its models differ; install the same facemint on every node"
         )
-    return UnitWorker(parts)
+    worker = worker_over(parts)
+    return logged(worker, {"dataset": uri, **parts.run_facts}) if log_json else worker
+
+
+def worker_over(parts: Parts) -> Worker:
+    """Return what works the units of a recipe of its kind."""
+    from pipeline.flow.worker import UnitWorker
+
+    if not holds_people(parts.recipe):
+        return UnitWorker(parts)
+    from jobs.wiring.curating import open_kit
+    from pipeline.flow.curating.worker import CurateWorker
+
+    # most units ask no source for anything, and it may be gone by then
+    return CurateWorker(parts, functools.partial(open_kit, parts.recipe))
 
 
 def open_session(recipe: Recipe, uri: str, observer: Observer, **options: Any) -> Session:
@@ -109,7 +128,7 @@ def session_on(
         writers = Writers(dataset_card, croissant, contact_sheet, funnel_chart, published_report)
         session = Session(
             parts=parts,
-            executor=_executor(parts, lease.number, run, asked, quarantine),
+            executor=_executor(parts, lease.number, run, asked, quarantine, observer),
             observer=Tee(observer, progress),
             progress=progress,
             lease=lease,
@@ -136,12 +155,20 @@ def _under(session: Session, run: str, quarantine: Quarantine, raw: Mapping[str,
     """Return a session with parts and workers of an earlier generation's recipe; its executor is its own."""
     recipe = parse_recipe(full_model(), raw, "an earlier generation")
     parts = build_parts(recipe, session.parts.store, session.lease.number, run)
-    executor = _executor(parts, session.lease.number, run, session.stop, quarantine)
+    executor = _executor(parts, session.lease.number, run, session.stop, quarantine, session.observer)
     return dataclasses.replace(session, parts=parts, executor=executor)
 
 
 def plan_run(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
-    """Return what `facemint plan` shows: what a run of the recipe at `uri`, or in an empty place, would do."""
+    """Return what `facemint plan` shows: what a run of the recipe at `uri`, or in an empty place, would do.
+
+    Weights need not be on this machine; without them no time is reckoned.
+    """
+    with models.unfetched():
+        return _planned(recipe, uri, workers)
+
+
+def _planned(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
     import math
     import os
 
@@ -174,25 +201,35 @@ def inline_executor(parts: Parts, stop: Stop, quarantine: Quarantine | None = No
     """Return an executor that works in this process, over parts that are there."""
     from pipeline.execute.inline import InlineExecutor
     from pipeline.flow.quarantine import Quarantine
-    from pipeline.flow.worker import UnitWorker
 
     mine = quarantine or Quarantine(parts.store, parts.clock)
-    return InlineExecutor(functools.partial(UnitWorker, parts), stop=stop, quarantine=mine)
+    return InlineExecutor(functools.partial(worker_over, parts), stop=stop, quarantine=mine)
 
 
-def _executor(parts: Parts, lease_number: int, run: str, stop: Stop, quarantine: Quarantine) -> Executor:
+def _executor(
+    parts: Parts, lease_number: int, run: str, stop: Stop, quarantine: Quarantine, observer: Observer
+) -> Executor:
     recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
     if recipe.compute.executor == "inline":
         return inline_executor(parts, stop, quarantine)
-    from pipeline.execute.on_ray import RayExecutor
+    from pipeline.execute.on_ray import Demand, RayExecutor
 
+    compute = recipe.compute
+    settings = (recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint)
+    memory = None if compute.memory_gib is None else int(compute.memory_gib * 2**30)
     return RayExecutor(
-        functools.partial(build_worker, recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint),
-        workers=recipe.compute.workers,
-        address=recipe.compute.address,
-        unit_limit_s=recipe.compute.unit_limit_s,
+        functools.partial(build_worker, *settings, log_json=wants_json_logs()),
+        workers=compute.workers,
+        address=compute.address,
+        unit_limit_s=compute.unit_limit_s,
         quarantine=quarantine,
         stop=stop,
+        demand=Demand(compute.cpus, compute.gpus, memory, dict(compute.node_labels)),
+        common={"dataset": recipe.name, "run": run},
+        observer=observer,
+        # on this machine nobody waits for what an idle worker holds
+        idle_s=compute.idle_s if compute.address else None,
+        min_workers=compute.min_workers,
     )
 
 

@@ -114,7 +114,8 @@ def signature_on(store: Store, version: str | None, roots_pem: bytes = b"") -> d
 
 def signature_problems(store: Store, versions: Sequence[str]) -> list[Problem]:
     """Return what is wrong with the signatures of versions; nothing where none is signed, or nobody here can tell."""
-    from pipeline.flow.ledger import RESTORE, Problem
+    from pipeline.flow.ledger import Problem
+    from pipeline.flow.remedies import RESTORE
 
     out = []
     for path in (sidecar_path(version) for version in versions):

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.manifest import canonical_json, sha256_hex
@@ -37,14 +37,25 @@ class FileBankOptions(Node):
 
 
 class SpaceBankOptions(Node):
-    """A space and nobody in it: for samplers that need no population, such as files and sphere."""
+    """A space and nobody in it: for samplers that need no population, such as files and sphere.
+
+    Without a word about the space it is the generator's own.
+    """
 
     use: Literal["space"]
-    name: Annotated[str, Field(min_length=1)]
-    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    alignment: Annotated[str, Field(min_length=1)]
-    norm: Literal["unit", "raw"]
-    dimensions: Annotated[int, Field(ge=2, le=65_536)]
+    name: Annotated[str, Field(min_length=1)] | None = None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    alignment: Annotated[str, Field(min_length=1)] | None = None
+    norm: Literal["unit", "raw"] | None = None
+    dimensions: Annotated[int, Field(ge=2, le=65_536)] | None = None
+
+    @model_validator(mode="after")
+    def _whole_or_none(self) -> SpaceBankOptions:
+        said = self.model_dump(exclude={"use"})
+        lacking = [k for k, v in said.items() if v is None]
+        if 0 < len(lacking) < len(said):
+            raise ValueError(f"says of the space all but {', '.join(lacking)}; say that too, or nothing at all")
+        return self
 
 
 class FileBank:
@@ -73,11 +84,15 @@ class SpaceBank:
 
     gaussians: Gaussians = {}
 
-    def __init__(self, options: SpaceBankOptions) -> None:
-        """Take the space as it is declared."""
-        self.space = Space(**options.model_dump(exclude={"use"}))
+    def __init__(self, options: SpaceBankOptions, generator: Space | None = None) -> None:
+        """Take the space as it is declared, or the generator's."""
+        stated = options.name is not None or generator is None
+        self.declared = stated
+        """Whether somebody said so of vectors whose own file is silent about their space."""
+        self.space = Space(**options.model_dump(exclude={"use"})) if stated else cast("Space", generator)
         digest = sha256_hex(canonical_json(self.space.to_dict()))
-        self.card = ModelCard(f"space {options.name}", digest, "none needed", "declared in the recipe", True, True, 1)
+        whose = "declared in the recipe" if stated else "the generator's"
+        self.card = ModelCard(f"space {self.space.name}", digest, "none needed", whose, True, True, 1)
 
 
 def bank_bytes(gaussians: Gaussians, facts: Mapping[str, Any]) -> bytes:

@@ -1,12 +1,14 @@
 """Pixels to stored JPEG and back, over libjpeg-turbo: what judge and measures see is what is stored.
 
-Whatever is encoded here was generated, and says so: every JPEG carries an XMP packet with the IPTC digital source type
-`trainedAlgorithmicMedia`. Pictures of other origin must not go through `encode`.
+What `JpegCodec` encodes was generated, and says so: every JPEG carries an XMP packet with the IPTC digital source type
+`trainedAlgorithmicMedia`. Pictures of other origin go through `PhotographCodec`, which says of them what their source
+said, and nothing where it said nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,18 +20,34 @@ from pipeline.domain.records import UInt8
 Subsampling = Literal["444", "422", "420"]
 SIDE_LIMIT_px = 16_384
 """Longest side that is decoded: a few altered header bytes must not ask for gigabytes."""
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+SOURCE_TYPE = f"{SOURCE_TYPES}trainedAlgorithmicMedia"
 """What IPTC calls media that a trained model made."""
+_BY_MODELS = (
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "algorithmicMedia",
+    "compositeSynthetic",
+)
+"""Where a picture states several origins, these count before others, in this order: a file states one."""
 _APP0, _APP1 = b"\xff\xe0", b"\xff\xe1"
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _IPTC_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
-_XMP = _XMP_HEAD + (
+_XMP_BODY = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    b'Iptc4xmpExt:DigitalSourceType="' + SOURCE_TYPE.encode() + b'"/></rdf:RDF></x:xmpmeta>'
+    b'Iptc4xmpExt:DigitalSourceType="%s"/></rdf:RDF></x:xmpmeta>'
 )
-_MARK = _APP1 + (len(_XMP) + 2).to_bytes(2, "big") + _XMP
-"""The whole segment, the same in every image."""
+
+
+def _mark(source_type: str) -> bytes:
+    """Return the whole segment that states a digital source type, given by its address."""
+    xmp = _XMP_HEAD + _XMP_BODY % source_type.encode("ascii")
+    return _APP1 + (len(xmp) + 2).to_bytes(2, "big") + xmp
+
+
+_MARK = _mark(SOURCE_TYPE)
+"""The same in every image that is made."""
 
 
 class JpegOptions(Node):
@@ -61,6 +79,9 @@ class JpegCodec:
 
     def encode(self, face_HWC: UInt8) -> bytes:
         """Return the JPEG of a generated uint8 RGB image of shape (H, W, 3); raises ValueError on anything else."""
+        return self._encoded(face_HWC, _MARK)
+
+    def _encoded(self, face_HWC: UInt8, mark: bytes) -> bytes:
         if face_HWC.dtype != np.uint8 or face_HWC.ndim != 3 or face_HWC.shape[2] != 3 or 0 in face_HWC.shape:
             raise ValueError(
                 f"image of shape {face_HWC.shape} and type {face_HWC.dtype}; a face is uint8 RGB of shape (H, W, 3)"
@@ -74,7 +95,7 @@ class JpegCodec:
         )
         # the JFIF segment has to come first; the mark comes next
         start = 4 + int.from_bytes(data[4:6], "big") if data[2:4] == _APP0 else 2
-        return b"".join((data[:start], _MARK, data[start:]))
+        return b"".join((data[:start], mark, data[start:]))
 
     def decode(self, data: bytes) -> UInt8:
         """Return the pixels, uint8 RGB of shape (H, W, 3).
@@ -93,6 +114,28 @@ class JpegCodec:
         except ValueError as error:
             raise ValueError(f"{len(data)} bytes that do not decode as JPEG: {' '.join(str(error).split())}") from None
         return np.asarray(pixels, dtype=np.uint8)
+
+
+class PhotographCodec(JpegCodec):
+    """The same JPEG for pictures that exist already, which says nothing of itself that its source did not say.
+
+    A content credential (C2PA) is bound to the bytes that it was signed over and cannot be kept; the digital source
+    type that it, or the XMP, states can.
+    """
+
+    epoch = 1
+
+    def encode(self, face_HWC: UInt8, marks: Sequence[str] = ()) -> bytes:
+        """Return the JPEG of a uint8 RGB image of shape (H, W, 3); raises ValueError on anything else.
+
+        Args:
+            face_HWC: the picture.
+            marks: what its source states of its making, as decoding found it: `iptc:<term>` is stated again; of several
+                terms one that means a model's work is.
+        """
+        terms = sorted({m.removeprefix("iptc:") for m in marks if re.fullmatch(r"iptc:[A-Za-z]{3,60}", m)})
+        stated = next((term for term in _BY_MODELS if term in terms), next(iter(terms), None))
+        return self._encoded(face_HWC, _mark(SOURCE_TYPES + stated) if stated else b"")
 
 
 def source_type(data: bytes) -> str | None:

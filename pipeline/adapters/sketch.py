@@ -7,6 +7,7 @@ nobody's idea of a face. Its noise is strong enough that filters refuse some ima
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from statistics import NormalDist
@@ -19,6 +20,8 @@ from pydantic import Field
 from pipeline.domain.calibrating import calibrate
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.calibration_file import RecogniserNode
+from pipeline.domain.detection import Detections
+from pipeline.domain.landmarks import ALIGNMENTS
 from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.ports import Codec, LabelledFace, ModelCard
 from pipeline.domain.recipe import MeasureNode, Node
@@ -27,6 +30,9 @@ from pipeline.domain.rng import Key, Stream
 from pipeline.domain.space import Space
 
 SIDE = 32
+SCENE_px = 96
+SCENE_BACKGROUND = (0, 255, 0)
+"""No pattern has this colour: its patches are grey, and its tint moves red and blue apart."""
 PATCH = 8
 DIMENSIONS = 16
 YAW_RANGE_deg = 45.0
@@ -110,6 +116,7 @@ class SketchGenerator:
     condition_names = ("yaw_deg",)
     condition_ranges: Mapping[str, tuple[float, float]] = {"yaw_deg": (-90.0, 90.0)}
     image_px = SIDE
+    alignment: str | None = "sketch-32"
 
     def __init__(self, options: SketchGeneratorOptions) -> None:
         """Keep the strength of the noise."""
@@ -129,6 +136,67 @@ class SketchGenerator:
         tint = 80 * (yaw / YAW_RANGE_deg)[:, None, None, None] * ramp
         faces: UInt8 = np.clip(np.rint(grey[..., None] + tint), 0, 255).astype(np.uint8)
         return faces
+
+
+class SketchSceneOptions(SketchGeneratorOptions):
+    """Patterns somewhere in a larger picture, or nowhere: what has to be found and cut before it can be judged."""
+
+    use: Literal["sketch-scene"]  # type: ignore[assignment]
+    empty: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the pictures in which there is none."""
+
+
+class SketchScene(SketchGenerator):
+    """Implements `ports.Generator`: pictures of 96 pixels, with a pattern of another size and place in each."""
+
+    image_px = SCENE_px
+    alignment: str | None = None
+
+    def __init__(self, options: SketchSceneOptions) -> None:
+        """Keep the strength of the noise, and how many pictures are empty."""
+        super().__init__(SketchGeneratorOptions(use="sketch", noise=options.noise))
+        self._empty_z = NormalDist().inv_cdf(options.empty) if options.empty else -math.inf
+        self.card = _card("scene")
+
+    def generate(self, vectors_ND: Float32, conditions: Sequence[Conditions], noise_NCHW: Float32) -> UInt8:
+        """Return pictures, uint8 RGB, shape (N, 96, 96, 3)."""
+        patterns = super().generate(vectors_ND, conditions, noise_NCHW)
+        out = np.empty((len(patterns), SCENE_px, SCENE_px, 3), np.uint8)
+        out[:] = SCENE_BACKGROUND
+        for n, pattern in enumerate(patterns):
+            # pixels of the noise that no pattern is disturbed by say where it lies, how large it is, and if it is there
+            z = noise_NCHW[n, 0, 1, 1:5].astype(np.float64)
+            side = SIDE if z[0] < 0 else 2 * SIDE
+            left, top = (int((SCENE_px - side) * NormalDist().cdf(float(v))) for v in z[1:3])
+            if z[3] >= self._empty_z:
+                out[n, top : top + side, left : left + side] = pattern.repeat(side // SIDE, 0).repeat(side // SIDE, 1)
+        return out
+
+
+class SketchFinderOptions(Node):
+    """Finds the pattern of a sketch scene."""
+
+    use: Literal["sketch"]
+
+
+class SketchFinder:
+    """Implements `detection.Detector` over sketch scenes: whatever is not background is the pattern."""
+
+    size_px = SCENE_px
+
+    def __init__(self, options: SketchFinderOptions | None = None) -> None:
+        """Take the name; there is nothing to load."""
+        self.card = _card("finder")
+
+    def detect(self, image_HWC: UInt8) -> Detections:
+        """Return the pattern, with points as the alignment `sketch-32` has them, or nothing."""
+        ys, xs = np.nonzero((image_HWC != np.array(SCENE_BACKGROUND, np.uint8)).any(axis=2))
+        if not len(xs):
+            return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+        left, top, right, bottom = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+        points_52 = ALIGNMENTS["sketch-32"].points_in(right - left, bottom - top) + np.array([left, top])
+        box_14 = np.array([[left, top, right, bottom]], np.float32)
+        return Detections(box_14, np.ones(1, np.float32), points_52[None].astype(np.float32))
 
 
 class SketchRecogniser:

@@ -66,7 +66,7 @@ class Fitted:
 
 
 def identity_means(
-    emb_NE: Float32, labels_N: npt.NDArray[np.int64], at_most: int | None = None
+    emb_NE: Float32, labels_N: npt.NDArray[np.int64], at_most: int | None = None, *, keep_lengths: bool = False
 ) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Return the unit-length mean of each identity's embeddings, (P, E) float64, and how many went into each, (P,).
 
@@ -74,6 +74,7 @@ def identity_means(
         emb_NE: unit rows.
         labels_N: identity of each row, 0 to P - 1.
         at_most: images per identity that count, the first ones; all where None.
+        keep_lengths: give plain means, of a space whose vectors keep their lengths.
 
     Raises:
         BadVectorError: an identity's embeddings cancel out.
@@ -88,7 +89,7 @@ def identity_means(
     bad = np.flatnonzero(~(lengths > 1e-6))
     if bad.size:
         raise BadVectorError(f"the embeddings of {bad.size} identities cancel out, so they have no mean; remove them")
-    return sums / lengths[:, None], images
+    return sums / (images if keep_lengths else lengths)[:, None], images
 
 
 def fit(means_PD: Float64, cells: Sequence[str] | None = None, least: int = LEAST_IDENTITIES) -> Fitted:

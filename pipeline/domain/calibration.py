@@ -105,12 +105,26 @@ class Calibration:
     """What it was measured on: `identities`, `images`, `digest` of what was embedded, `unreadable`, `not_measured`
     (comparison -> why); empty where unknown."""
 
+    @classmethod
+    def none(cls, space: Space, what_to_do: str) -> Calibration:
+        """Return what a recogniser has that nobody calibrated: cosines are compared, and no rate is known of them.
+
+        Whoever asks it for a rate is told `what_to_do`.
+        """
+        return cls(space, what_to_do, {}, {})
+
+    @property
+    def measured_anything(self) -> bool:
+        """Return whether any rate is known."""
+        return bool(self.pairs)
+
     def kind(self, *, probe_images: int, reference_images: int) -> str:
         """Return the calibrated unit for templates of these sizes: the largest calibrated k that they reach.
 
         Raises:
             CalibrationError: nothing fitting was calibrated.
         """
+        self._require_any()
         fitting = [
             (min(p, probe_images), min(r, reference_images), name)
             for name, pair in self.pairs.items()
@@ -152,6 +166,7 @@ class Calibration:
         The smallest calibrated N that is at least `n` serves; beyond the largest, the largest serves and the
         caller reports it.
         """
+        self._require_any()
         blocks = self.one_to_many.get(kind, ())
         if not blocks:
             raise CalibrationError(f"calibration of {self.space.name!r} has no 1:N figures for {kind}")
@@ -164,7 +179,14 @@ class Calibration:
             )
         return float(np.interp(quantile, block.quantile, block.cos)), block.n
 
+    def _require_any(self) -> None:
+        if not self.pairs:
+            raise CalibrationError(
+                f"recogniser {self.space.name}: is not calibrated, and no threshold can be given as a rate; {self.source}"
+            )
+
     def _pair(self, kind: str) -> PairCalibration:
+        self._require_any()
         if kind not in self.pairs:
             raise CalibrationError(
                 f"calibration of {self.space.name!r} has no {kind!r}; it has {', '.join(sorted(self.pairs))}"

@@ -8,12 +8,15 @@ Legend: K faces of one picture, 4 box sides (left, top, right, bottom), 5 points
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from pipeline.domain.landmarks import Alignment
+from pipeline.domain.ports import ModelCard
+from pipeline.domain.recipe import Node
 from pipeline.domain.records import Float32, UInt8
 
 Float64 = npt.NDArray[np.float64]
@@ -50,11 +53,29 @@ class Detections:
         return np.asarray(sides.prod(axis=1))
 
 
+class DetectorNode(Node):
+    """Base of every detector's options: which file, at which scale, how sure, and under which licence."""
+
+    path: Annotated[str, Field(min_length=1)]
+    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
+    """Side of the square that pictures are scaled into, the same for all, so that a face is found or not whatever else
+    is there. Tight crops are found at 320 or less, small faces at more."""
+    score: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Least score of a face."""
+    overlap: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Boxes that overlap a surer one by more are the same face."""
+    licence: Annotated[str, Field(min_length=2, max_length=500)]
+    """Under which the weights may be used."""
+    commercial: bool = False
+    """Whether that licence allows commercial use."""
+
+
 class Detector(Protocol):
     """Finds faces; what it finds in a picture depends on nothing but the picture."""
 
-    sha256: str
-    """Of its weights."""
+    card: ModelCard
+    size_px: int
+    """Side of the square that it looks at."""
 
     def detect(self, image_HWC: UInt8) -> Detections:
         """Return the faces of one uint8 RGB picture of any size."""

@@ -18,10 +18,16 @@ NOT_FINGERPRINTED = (
     "kind", "name", "use", "auditor", "exports", "previews", "compute", "balance", "rounds",
     "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds", "enrol.budget",
     "identities.bank.path", "identities.sampler.path",  # their digests are, as those of components
+    "identities.map.path", "align.detector.path", "sources", "curate.review",
     "identities.sampler.licence", "identities.sampler.real_people", "identities.sampler.lawful_basis",
 )  # fmt: skip
 NO_BYTES = (".stop_above",)
 """Options of a filter that say when a run stops, and change nothing about a sample."""
+ABSENT: Mapping[str, Any] = {
+    "twins": [], "align": None, "identities.map": None, "enrol.mode": "refuse", "rehearsal": False,
+}  # fmt: skip
+"""What keys say that recipes did not always have, where they change nothing: left out, so that what was made before
+there were any keeps its fingerprint."""
 SCREENED_BY = ("source", "licence", "lawful_basis", "control", "keep_pairs")
 """Of `leakage`: where galleries lie and what is kept. What they hold is fingerprinted, by digest."""
 NAMED_BY_DIGEST = (".calibration.file", ".calibration.content")
@@ -53,6 +59,10 @@ def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
     fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED) and not k.endswith(NO_BYTES)}
     fields = {k: v for k, v in fields.items() if _decides(k, screens=bool(recipe.leakage.galleries))}
     fields = {k: v for k, v in fields.items() if not _names_calibration(k, v)}
+    fields = {k: v for k, v in fields.items() if k not in ABSENT or v != ABSENT[k]}
+    # of weights their digest decides; without one, as in a rehearsal, what they are called
+    fields = {k: v for k, v in fields.items() if not (k.endswith(".uri") and fields.get(f"{k[:-4]}.sha256"))}
+    fields = {k: v for k, v in fields.items() if not _names_weights(k, flat)}
     fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
     fingerprint = sha256_hex(canonical_json(fields))
     plan_fields = {k: v for k, v in flat.items() if _under(k, PLANNED)}
@@ -85,9 +95,6 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _decides(name: str, *, screens: bool) -> bool:
     """Return whether a field of `leakage` decides anything; without a gallery only that there is none does."""
-    if name == "twins":
-        # this key alone stands for a recipe without twins, which is what recipes were before there were any
-        return False
     if not name.startswith("leakage."):
         return True
     return name.rpartition(".")[2] not in SCREENED_BY if screens else name == "leakage.galleries"
@@ -97,6 +104,12 @@ def _names_calibration(name: str, value: Any) -> bool:
     """Return whether a field says where a calibration came from, or that a recogniser has the one it ships with."""
     inside = any(part in name + "." for part in (f"{end}." for end in NAMED_BY_DIGEST))
     return inside or (name.endswith(".calibration") and value is None)
+
+
+def _names_weights(name: str, flat: Mapping[str, Any]) -> bool:
+    """Return whether a field says where weights lie, or which they are: the digest on their component's card does."""
+    root, _, leaf = name.rpartition(".")
+    return leaf in ("uri", "sha256") and f"{root}.uri" in flat and f"{root}.sha256" in flat
 
 
 def _under(name: str, roots: tuple[str, ...]) -> bool:

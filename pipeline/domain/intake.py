@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from pydantic import Field, model_validator
+
+from pipeline.domain.recipe import Node
 from pipeline.domain.records import UInt8
 
 
@@ -92,6 +95,33 @@ class Input:
     label: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     fault: Unreadable | None = None
+
+
+class SourceNode(Node):
+    """Base of every source's options: where it lies, and on which ground its pictures of people are used."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A folder, or an address of one: `s3://bucket/prefix`."""
+    licence: Annotated[str, Field(max_length=500)] = ""
+    """Under which its images may be used: a name, or the address of its text."""
+    lawful_basis: Annotated[str, Field(max_length=500)] = ""
+    """On which ground these people's faces are processed, e.g. `consent` or `legitimate interest, assessment 12`."""
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Which of the columns that come with its images (caption, date, licence) pass through; left out: all of them."""
+
+    @model_validator(mode="after")
+    def _may_be_used(self) -> SourceNode:
+        lacking = [k for k in ("licence", "lawful_basis") if len(getattr(self, k).strip()) < 2]
+        if lacking:
+            raise ValueError(
+                f"source {self.path!r} has no {' and no '.join(lacking)}; state under which licence and on which "
+                "lawful basis these faces are used, or leave the source out"
+            )
+        return self
+
+    def passed(self, columns: Mapping[str, str]) -> dict[str, str]:
+        """Return the columns that pass through."""
+        return {k: v for k, v in columns.items() if self.columns is None or k in self.columns}
 
 
 class Source(Protocol):

@@ -72,6 +72,13 @@ ALIGNMENTS: Mapping[str, Alignment] = {
             112,
             ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
         ),
+        Alignment(
+            # dlib's chip with a quarter of padding (`get_face_chip_details`, five points), as FairFace was trained on:
+            # dlib's mean eyes stand at these places, and the other points lie to them as in `arcface-112`
+            "fairface-224",
+            224,
+            ((71.1546, 70.4733), (149.6269, 70.0393), (110.6402, 115.1025), (78.4027, 161.0425), (143.3871, 160.683)),
+        ),
         # the mean points of neutral frontal phantoms
         Alignment("phantom-112", 112, ((39.86, 48.74), (71.14, 48.74), (55.5, 66.98), (44.19, 80.26), (66.81, 80.26))),
         # sketches are patterns that fill the crop: these only say where a face of their size would have its points
@@ -86,6 +93,20 @@ def alignment(name: str) -> Alignment:
     if name not in ALIGNMENTS:
         raise UserError(f"alignment {name!r}: unknown; known alignments: {', '.join(sorted(ALIGNMENTS))}")
     return ALIGNMENTS[name]
+
+
+def widened(template: Alignment, margin: float, side_px: int) -> Alignment:
+    """Return the alignment of a crop that shows more on every side, by `margin` of the template's side each.
+
+    Raises:
+        ValueError: the margin is below 0 or above 4, or no number.
+    """
+    if not 0.0 <= margin <= 4.0:
+        raise ValueError(f"margin {margin}; 0 to 4 times the template's side is added on each side")
+    scale = side_px / (template.side_px * (1.0 + 2.0 * margin))
+    points = (np.array(template.points, np.float64) + 0.5 + margin * template.side_px) * scale - 0.5
+    a, b, c, d, e = ((float(x), float(y)) for x, y in points)
+    return Alignment(f"{template.name}+{margin:g}", side_px, (a, b, c, d, e))
 
 
 def pose_deg(points_N52: npt.ArrayLike, model_53: Float64 = MODEL_53) -> Float64:

@@ -84,9 +84,28 @@ class Generator(Protocol):
     condition_ranges: Mapping[str, tuple[float, float]]
     """Condition -> lowest and highest value that it can be asked for; one that is absent has no bounds."""
     image_px: int
+    """Side of its pictures."""
+    alignment: str | None
+    """The named template in which its pictures show faces, as `arcface-112`; None where they are no crops, and the flow
+    has to find and cut the face. It is not that of `space`, which says how the faces were cut that vectors are of."""
 
     def generate(self, vectors_ND: Float32, conditions: Sequence[Conditions], noise_NCHW: Float32) -> UInt8:
         """Return faces_NHWC; row i depends on row i of each argument."""
+        ...
+
+
+@runtime_checkable
+class Aligner(Protocol):
+    """Cuts pictures to the alignment that the judge reads."""
+
+    card: ModelCard
+    alignment: str
+
+    def align(self, pictures_NHWC: UInt8) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+        """Return crops_NHWC, and in which of N pictures a face was found; a crop without one is black.
+
+        What becomes of a picture depends on nothing but the picture.
+        """
         ...
 
 
@@ -247,6 +266,10 @@ class Executor(Protocol):
         """Return how many workers stand now."""
         ...
 
+    def worker_seconds(self) -> float:
+        """Return for how long workers have been held so far, in seconds summed over them, working or waiting."""
+        ...
+
     def device_kinds(self) -> set[str]:
         """Return the device kinds of the workers, starting them if need be."""
         ...
@@ -282,6 +305,7 @@ class Clock(Protocol):
 
 
 __all__ = [
+    "Aligner",
     "Bank",
     "Clock",
     "Codec",

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
+from pipeline.domain.compute import Compute
 from pipeline.domain.conditions import MAX_CONDITIONS, AnyDistribution
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.labels import LABELLER_PATTERN
 from pipeline.domain.licences import licence_of
 from pipeline.domain.recipe_errors import explained
 from pipeline.domain.rng import KEY_LIMIT
-
-
-class Section(BaseModel):
-    """Base of every part of the tree: immutable, no key that it does not know, no number that is not finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from pipeline.domain.section import Section as Section  # noqa: PLC0414 - part of this tree: others take it here
 
 
 class Node(Section):
     """A component by name; subclasses, declared beside the component, narrow `use` and add options."""
 
+    rehearses: ClassVar[Mapping[str, Any]] = {}
+    """What `--rehearse` sets these options to: of a published network the smallest that goes the same way. Weights are
+    made up by formula without being named here."""
     use: str
 
 
@@ -112,6 +111,8 @@ class Identities(Section):
     images_per_identity: Annotated[int, Field(ge=1, le=10_000)]
     sampler: Node
     bank: Node
+    map: Node | None = None
+    """Carries vectors of the bank's space into the generator's, where these differ."""
 
 
 class Threshold(Section):
@@ -144,6 +145,8 @@ class Enrol(Section):
     budget: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Most candidates that are ever probed, over all generations, in whole units; without it rounds alone end it."""
     unit_candidates: Annotated[int, Field(ge=1, le=100_000)] = 24
+    mode: Literal["refuse", "observe"] = "refuse"
+    """`observe` measures consistency and separation of templates, of probes and of images made, and refuses nobody."""
 
     @model_validator(mode="after")
     def _budget_buys_a_unit(self) -> Enrol:
@@ -238,6 +241,15 @@ class Leakage(Section):
         return self
 
 
+class Align(Section):
+    """How the generator's pictures are cut to the judge's alignment, where they are not made in it."""
+
+    detector: Node
+    """Finds the face by which a picture is cut; a picture in which it finds none is refused."""
+    choice: Literal["largest", "central", "only"] = "largest"
+    """Which face of a picture with several is meant; `only` refuses such a picture."""
+
+
 class UnitShape(Section):
     """The size of a unit of work. It is fingerprinted: what shares a batch with what follows from it."""
 
@@ -255,23 +267,11 @@ class Previews(Section):
     """How many a unit keeps for each reason, the first that it made; 0 keeps none."""
 
 
-class Compute(Section):
-    """Where and on how much the work runs; changes nothing about the dataset."""
-
-    executor: Literal["ray", "inline"] = "ray"
-    workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Default: one per CPU of the cluster."""
-    address: str | None = None
-    in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
-    """Batches that are judged while the next is generated; default: as many as unit.lookahead lets be unknown."""
-    unit_limit_s: Annotated[float, Field(gt=0)] = 3600.0
-    """A unit without a result for so long is taken back, and its worker replaced."""
-    mixed_devices: bool = False
-    """Allow workers of another device kind; withdraws the digest promise."""
-
-
 class Recipe(Section):
     """A dataset to be minted."""
+
+    source_options: ClassVar[tuple[type[Node], ...]] = ()
+    """The sources that a recipe of `kind: curate` can name."""
 
     kind: Literal["generate"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -281,6 +281,7 @@ class Recipe(Section):
     enrol: Enrol = Enrol()
     balance: Balance = Balance()
     generator: Node
+    align: Align | None = None
     judge: Node
     auditor: Node
     measures: tuple[Node, ...] = ()
@@ -297,6 +298,8 @@ class Recipe(Section):
     previews: Previews = Previews()
     exports: tuple[Node, ...] = ()
     compute: Compute = Compute()
+    rehearsal: bool = False
+    """Set by `--rehearse` alone: a small run with made-up weights, whose dataset is worth nothing."""
 
     @model_validator(mode="after")
     def _exports_apart(self) -> Recipe:
@@ -317,20 +320,26 @@ Catalogue = Mapping[str, Sequence[type[Node]]]
 
 def recipe_model(catalogue: Catalogue) -> type[Recipe]:
     """Return the full recipe model: every node narrowed to the components of the catalogue."""
+    mapping = one_of(catalogue["identities.map"])
     identities = create_model(
         "Identities",
         __base__=Identities,
-        sampler=(_one_of(catalogue["identities.sampler"]), ...),
-        bank=(_one_of(catalogue["identities.bank"]), ...),
+        sampler=(one_of(catalogue["identities.sampler"]), ...),
+        bank=(one_of(catalogue["identities.bank"]), ...),
+        map=(mapping | None, None),
     )
-    screening = _one_of(catalogue["judge"])
+    screening = one_of(catalogue["judge"])
     leakage = create_model("Leakage", __base__=Leakage, screening=(screening | None, None))
     fields: dict[str, Any] = {"identities": (identities, ...), "leakage": (leakage, leakage())}
     for slot in ("generator", "judge", "auditor", "encoding"):
-        fields[slot] = (_one_of(catalogue[slot]), ...)
+        fields[slot] = (one_of(catalogue[slot]), ...)
+    align = create_model("Align", __base__=Align, detector=(one_of(catalogue["detector"]), ...))
+    fields["align"] = (align | None, None)
     for slot in ("measures", "filters", "twins", "exports"):
-        fields[slot] = (tuple[_one_of(catalogue[slot]), ...], ())  # type: ignore[misc]
-    return create_model("Recipe", __base__=Recipe, **fields)
+        fields[slot] = (tuple[one_of(catalogue[slot]), ...], ())  # type: ignore[misc]
+    whole = create_model("Recipe", __base__=Recipe, **fields)
+    whole.source_options = tuple(catalogue.get("sources", ()))
+    return whole
 
 
 def parse_recipe(model: type[Recipe], raw: object, where: str) -> Recipe:
@@ -342,7 +351,9 @@ def parse_recipe(model: type[Recipe], raw: object, where: str) -> Recipe:
     if not isinstance(raw, Mapping):
         raise RecipeError(f"{where}: got {type(raw).__name__} where a mapping of recipe keys is expected")
     if raw.get("kind") == "curate":
-        raise RecipeError(f"{where}: kind: curate is not part of this version; it runs kind: generate")
+        from pipeline.domain.curation import curated_model
+
+        model = curated_model(model)
     if raw.get("kind") == "merge":
         from pipeline.domain.merged_recipe import merged_model
 
@@ -355,7 +366,8 @@ def parse_recipe(model: type[Recipe], raw: object, where: str) -> Recipe:
         raise RecipeError(f"{where}: {explained(model, problems[0])}{more}") from None
 
 
-def _one_of(options: Sequence[type[Node]]) -> Any:
+def one_of(options: Sequence[type[Node]]) -> Any:
+    """Return the type of a node that is one of these, told apart by `use`."""
     if len(options) == 1:
         return options[0]
     return Annotated[typing.Union[tuple(options)], Field(discriminator="use")]  # noqa: UP007 - built at run time

@@ -115,6 +115,8 @@ class Candidate:
     """Accepted although its conditions were missed, because every attempt of its slot missed them."""
     jpeg: bytes | None = field(repr=False, default=None)
     """The stored bytes; None where the candidate was refused."""
+    sourced: Mapping[str, str] = field(default_factory=dict)
+    """What came with the picture from its source, as it was given: caption, date, licence; minted ones have none."""
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ class Stream(IntEnum):
     EVALUATION = 12
     PAIRS = 13
     SPLIT = 14
+    SPACE_MAP = 15
+    EXPRESSION = 16
 
 
 @dataclass(frozen=True, slots=True)

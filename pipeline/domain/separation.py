@@ -76,7 +76,7 @@ def separate(
 
     Args:
         new_NE: float32 unit rows in order of precedence.
-        threshold_cos: t in (-1, 1]; a cosine >= t is a collision.
+        threshold_cos: t; a cosine >= t is a collision, and above 1 nothing collides.
         kept_before_ME: rows that stand whatever happens; they are not compared with each other.
         product: finds the pairs that may collide, e.g. on a device; float32 numpy by default.
         block: rows per product, where another number than the product's own is wanted.

@@ -138,6 +138,10 @@ class SegmentWriter(Protocol):
         """Return a segment's columns: numbers as numpy arrays (N,), vectors as float32 (N, E), the rest as lists."""
         ...
 
+    def read_published(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Return what `read_columns` does, of what is published: of real people nothing private, so no embeddings."""
+        ...
+
     def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
         """Write `audits/<unit>.parquet`: where a make unit's images lie, and the auditor's embeddings of them."""
         ...

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-_LEFT_OUT_IF_EMPTY = ("open_slots", "siblings_of", "of", "reader", "side_car")
+_LEFT_OUT_IF_EMPTY = ("open_slots", "siblings_of", "of", "reader", "side_car", "rows")
 
 
 class Stage(StrEnum):
@@ -17,6 +17,8 @@ class Stage(StrEnum):
     MAKE = "make"
     AUDIT = "audit"
     MEASURE = "measure"
+    INGEST = "ingest"
+    CLEAN = "clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Unit:
         of: name of the unit that is re-read (audit).
         reader: digest of what reads its images (audit, measure); another reader audits anew.
         side_car: name of the side-car that is written about it (measure).
+        rows: the half-open range of rows of the frozen listing (ingest); a clean unit's bucket is its index.
     """
 
     stage: Stage
@@ -60,6 +63,7 @@ class Unit:
     of: str = ""
     reader: str = ""
     side_car: str = ""
+    rows: tuple[int, ...] = ()
 
     def slots_of(self, ordinal: int) -> tuple[int, ...]:
         """Return the slots that one of its identities owes, rising."""
@@ -87,6 +91,8 @@ class Unit:
         raw["ordinals"], raw["slots"] = list(self.ordinals), list(self.slots)
         if self.open_slots:
             raw["open_slots"] = [list(slots) for slots in self.open_slots]
+        if self.rows:
+            raw["rows"] = list(self.rows)
         return raw
 
     @classmethod
@@ -105,4 +111,5 @@ class Unit:
             of=raw.get("of", ""),
             reader=raw.get("reader", ""),
             side_car=raw.get("side_car", ""),
+            rows=tuple(raw.get("rows", ())),
         )

@@ -19,6 +19,8 @@ class Loss(Enum):
     """Its node, or the way to it."""
     MEMORY = auto()
     """The memory monitor of its node."""
+    NOTICE = auto()
+    """A notice that it, or its node, is about to be taken away: it gave back what it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,12 @@ class Cluster(Protocol):
         """Disconnect; no error where that has been done."""
         ...
 
-    def cpus(self) -> float:
-        """Return the CPUs of the living nodes."""
+    def room(self) -> float:
+        """Return how many workers the living nodes have CPUs and devices for, taken or free."""
+        ...
+
+    def leaving(self) -> set[str]:
+        """Return the nodes that are about to be taken away, and are given nothing new."""
         ...
 
     def hire(self, workers: int | None) -> Any:

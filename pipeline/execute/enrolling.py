@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.domain.manifest import Counts, FileEntry, Receipt
+from pipeline.domain.privacy import holds_people
 from pipeline.domain.records import Cell, Member
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.generations import read_step
@@ -97,7 +98,14 @@ def _rounds(session: Session, books: Books, generation: int, past: Past) -> tupl
         first_unit += len(units)
         too_near = first_candidate - past.candidates - sum(len(u.proposals) for u in planned)
         state = _close(session, probed, before, too_near)
-        session.observer.event("enrolled", have=dict(state.have), wanted=dict(state.wanted), refused=state.refused)
+        session.observer.event(
+            "enrolled",
+            have=dict(state.have),
+            wanted=dict(state.wanted),
+            refused=state.refused,
+            tried=state.tried,
+            landed=state.landed,
+        )
         if state.complete:
             break
     return state or _close(session, probed, before, 0), first_candidate, planned
@@ -115,7 +123,7 @@ def _closed(session: Session, generation: int, state: Enrolment, numbered: int) 
     parts = session.parts
     files: tuple[FileEntry, ...] = ()
     if state.identities:
-        path = enrolled_path(generation)
+        path = enrolled_path(generation, private=holds_people(parts.recipe))
         files = (parts.segments.write_identities(parts.store, path, state.identities, parts.sampler.space),)
     enrolled = len(state.identities)
     return Receipt(

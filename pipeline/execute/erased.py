@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.tombstones import Tombstones
+from pipeline.execute.accounting import inputs_told
 from pipeline.execute.figures import counts_of, figures_of
 from pipeline.execute.funnel import funnel_of
 from pipeline.execute.session import Session
@@ -58,11 +59,12 @@ def about_erased(session: Session, books: Books, step: Step, past: Past) -> Abou
     standing = Standing((), {}, {c: n - there[c] for c, n in quota.items() if n > there[c]}, {})
     counts = counts_of(session, past, standing, books.known, (), past.rows)
     figures = figures_of(session, past, standing, cells, quota, past.rows)
+    inputs, cleaning = inputs_told(session, step, past.rows)
     return About(
         models=session.models,
         # what is quarantined can still be made up for
-        counts={**counts, "units_quarantined": _quarantined(step), "erased": _erased(step)},
-        figures={**figures, "funnel": funnel_of(parts, books.known, cells, past.rows)},
+        counts={**counts, "units_quarantined": _quarantined(step), "erased": _erased(step), **inputs},
+        figures={**figures, "funnel": funnel_of(parts, books.known, cells, past.rows), **cleaning},
     )
 
 

@@ -25,6 +25,7 @@ from pipeline.execute.run import Published, export_version, open_books, publish_
 from pipeline.execute.session import Session
 from pipeline.flow.commit import receipts
 from pipeline.flow.erase.gone import Gone
+from pipeline.flow.erase.inputs import Inputs, Tables, input_digests, renewed, rewrite_inputs
 from pipeline.flow.erase.journal import Journal, unfinished
 from pipeline.flow.erase.plan import Erasure, Wanted, plan_erasure
 from pipeline.flow.erase.remains import remaining_versions
@@ -59,13 +60,14 @@ class Erased:
     """Older versions of what was deleted that the store itself keeps, where it is one that does."""
 
 
-def erase(session: Session, wanted: Wanted, salt: str) -> Erased:
+def erase(session: Session, wanted: Wanted, salt: str, tables: Tables | None = None) -> Erased:
     """Erase, finishing first what an earlier run began; return what was done.
 
     Args:
         session: under the recipe of the dataset's newest generation.
         wanted: what goes; nothing, to finish what was begun.
         salt: nobody can guess it; of the entry of suppression.
+        tables: of a curated dataset, what reads and writes its tables.
 
     Raises:
         UserError: there is no such identity, image or source, or nobody would be left.
@@ -80,9 +82,9 @@ def erase(session: Session, wanted: Wanted, salt: str) -> Erased:
             removed: list[Mapping[str, Any]] = []
             begun = unfinished(parts.store)
             if begun is not None:
-                removed.append(_finish(session, begun, salt))
+                removed.append(_finish(session, begun, salt, tables))
                 done.append(begun)
-            plan = plan_here(parts, wanted)
+            plan = plan_here(parts, wanted, tables)
             if plan.tombstones:
                 journal = plan.journal(parts)
                 require_unaltered(parts, session.stop.check)
@@ -90,7 +92,7 @@ def erase(session: Session, wanted: Wanted, salt: str) -> Erased:
                 parts.guard()
                 if not parts.store.put_if_absent(journal.path, journal.to_json()):
                     raise StoreError(f"{journal.path}: another erasure was begun meanwhile; run the command again")
-                removed.append(_finish(session, journal, salt))
+                removed.append(_finish(session, journal, salt, tables))
                 done.append(journal)
             newest = _newest(parts.store)
             kept = remaining_versions(parts.store) if done or plan.already else []
@@ -100,7 +102,7 @@ def erase(session: Session, wanted: Wanted, salt: str) -> Erased:
             session.executor.close()
 
 
-def plan_here(parts: Parts, wanted: Wanted) -> Erasure:
+def plan_here(parts: Parts, wanted: Wanted, tables: Tables | None = None) -> Erasure:
     """Return what an erasure of the newest version comes to; reads only.
 
     Raises:
@@ -108,15 +110,17 @@ def plan_here(parts: Parts, wanted: Wanted) -> Erasure:
         PlanMismatchError: nothing is published, or a generation is begun and not finished.
         StoreError: something is lost that what stays rests on, or altered that would have to be copied.
     """
-    newest, step = _newest(parts.store), find_step(parts)
+    newest = _newest(parts.store)
+    step = find_step(parts)
     if step.published is None:
+        again = "facemint generate with" if tables is None else "facemint curate with"
+        short = " (--allow-short publishes what is there)" if tables is None else ""
         raise PlanMismatchError(
-            f"{parts.store.uri}: generation {step.number} is begun and not published; finish it first: facemint "
-            f"generate with the recipe in {recipe_path(step.number)} (--allow-short publishes what is there), then "
-            "erase"
+            f"{parts.store.uri}: generation {step.number} is begun and not published; finish it first: {again} the "
+            f"recipe in {recipe_path(step.number)}{short}, then erase"
         )
     require_sound(parts, newest)
-    return plan_erasure(parts, receipts(parts.store), newest, wanted)
+    return plan_erasure(parts, receipts(parts.store), newest, wanted, tables)
 
 
 def what_stays(parts: Parts, plan: Erasure) -> Staying:
@@ -137,7 +141,7 @@ def _newest(store: Store) -> Manifest:
     return read_manifest(store, there[-1])
 
 
-def _finish(session: Session, journal: Journal, salt: str) -> Mapping[str, Any]:
+def _finish(session: Session, journal: Journal, salt: str, tables: Tables | None) -> Mapping[str, Any]:
     """Do what is left of an erasure; return what its log says was removed."""
     parts = session.parts
     begun_s = parts.clock.now_s()
@@ -145,8 +149,8 @@ def _finish(session: Session, journal: Journal, salt: str) -> Mapping[str, Any]:
     session.observer.event("stage", name="erase", total=len(journal.units) + len(journal.enrolled), done=0)
     standing = next((m for m in map(_reader(parts.store), versions(parts.store)) if _is_of(m, journal)), None)
     if standing is None:
-        _suppress(parts, journal, gone, salt)
-        _rewrite(session, journal, gone)
+        _suppress(parts, journal, gone, salt, tables)
+        _rewrite(session, journal, gone, tables)
         standing = _publish(session, journal, gone)
     _forget(session, standing, gone)
     removed = _sweep(session, journal, standing, begun_s)
@@ -169,7 +173,7 @@ def _is_of(manifest: Manifest, journal: Journal) -> bool:
     return manifest.generation == journal.generation and manifest.parent == journal.parent
 
 
-def _suppress(parts: Parts, journal: Journal, gone: Gone, salt: str) -> None:
+def _suppress(parts: Parts, journal: Journal, gone: Gone, salt: str, tables: Tables | None) -> None:
     """Take digests of every image and vector that goes, while all of them are still there."""
     known = receipts(parts.store)
     # from what was not rewritten yet: of what was, an earlier run took them
@@ -185,13 +189,18 @@ def _suppress(parts: Parts, journal: Journal, gone: Gone, salt: str) -> None:
         for candidate, vector_D in zip(columns["candidate"], columns["vector"], strict=True):
             if int(candidate) in gone.candidates:
                 digests.append(sha256_hex(vector_D.tobytes()))
+    if tables is not None:
+        digests += input_digests(parts, tables, known, Inputs(journal.faces, journal.rows))
     parts.guard()
     suppress(parts.store, journal.number, salt, digests)
 
 
-def _rewrite(session: Session, journal: Journal, gone: Gone) -> None:
+def _rewrite(session: Session, journal: Journal, gone: Gone, tables: Tables | None) -> None:
     parts = session.parts
     known = receipts(parts.store)
+    if tables is not None:
+        rewrite_inputs(parts, tables, known, Inputs(journal.faces, journal.rows), gone)
+        known = renewed(parts, known)
     rewriter = Rewriter(parts, gone, side_car_records(parts.store))
     for name, again in journal.units.items():
         session.stop.check()

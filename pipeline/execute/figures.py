@@ -82,7 +82,7 @@ def figures_of(
         failed=Counter(cells[o] for o in standing.failed),
         filled=Counter(cells[o] for o in standing.filled),
         posteriors=posteriors_of(parts, there) if recipe.balance.by else None,
-        templates=templates_by_cell(judge, labels.tolist(), [r.cell for r in compared]),
+        templates=templates_by_cell(judge, labels.tolist(), [str(cells[r.identity]) for r in compared]),
     )
     # under marginal targets the cells of a place may change while they are filled
     reached = Counter(people.cells)
@@ -103,7 +103,7 @@ def figures_of(
             "made": separation_cos(recipe, calibration, recipe.identities.images_per_identity),
         },
         "separation_fmr": separation_fmr(recipe, calibration),
-        "variation": variation_figures(parts, rows),
+        "variation": variation_figures(parts, rows, cells),
         "leakage": leakage_figures(session, compared, judge, auditor),
         "mixed_devices": recipe.compute.mixed_devices,
     }

@@ -38,7 +38,7 @@ def funnel_of(
                 cell["accepted"] += 1
             else:
                 cell["reasons"][reasons[0]] += 1
-    published = Counter(row.cell for row in rows)
+    published = Counter(str(cells[row.identity]) for row in rows)
     return {
         cell: {**facts, "reasons": dict(sorted(facts["reasons"].items())), "published": published[cell]}
         for cell, facts in sorted(out.items())

@@ -93,7 +93,7 @@ def find_step(parts: Parts) -> Step:
     if not begun:
         return Step(0)
     there = read_step(store, newest)
-    _require_same_fingerprint(store, prints, there, newest)
+    require_same_fingerprint(store, prints, there, newest)
     published = next((m for m in reversed(manifests) if m.generation == newest), None)
     changed = _changed(prints.plan_fields, there["plan_fields"])
     less = [k for k in PATIENCE if _limit(prints.plan_fields, k) < _limit(there["plan_fields"], k)]
@@ -208,7 +208,7 @@ def begin(parts: Parts, step: Step) -> None:
     if parts.store.put_if_absent(path, data) or step.published is not None:
         return
     there = read_step(parts.store, step.number)
-    _require_same_fingerprint(parts.store, parts.prints, there, step.number)
+    require_same_fingerprint(parts.store, parts.prints, there, step.number)
     changed = _changed(parts.prints.plan_fields, there["plan_fields"])
     if changed - set(PATIENCE):
         raise PlanMismatchError(
@@ -253,9 +253,13 @@ def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
     return replace(whole, rejudges=rejudges, completes=completes, erases=erases)
 
 
-def _require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:
+def require_same_fingerprint(store: Store, prints: Prints, there: Mapping[str, Any], number: int) -> None:
+    """Raise PlanMismatchError, naming the fields, where a step's file is that of another recipe or of other models."""
     differing = differences(prints.fields, there["fingerprint_fields"])
     if differing:
+        if prints.fields.get("rehearsal") != there["fingerprint_fields"].get("rehearsal"):
+            held = "a rehearsal, out of which no dataset" if "rehearsal" not in prints.fields else "what no rehearsal"
+            raise PlanMismatchError(f"{store.uri} holds {held} grows; use another --out")
         shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
         if all(field.startswith(MODELS) for field in differing):
             # the recipe is the same: no recipe brings back what the models were

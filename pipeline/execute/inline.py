@@ -35,6 +35,7 @@ class InlineExecutor:
         self._stop = stop
         self._quarantine = quarantine
         self._worker: Worker | None = None
+        self._since_s, self._spent_s = 0.0, 0.0
 
     @property
     def workers(self) -> int:
@@ -68,11 +69,17 @@ class InlineExecutor:
         self._stop.check()
         queue.finish()
 
+    def worker_seconds(self) -> float:
+        """Return for how long this process has been a worker."""
+        return self._spent_s + (time.monotonic() - self._since_s if self._worker is not None else 0.0)
+
     def close(self) -> None:
         """Forget the worker."""
+        self._spent_s = self.worker_seconds()
         self._worker = None
 
     def _started(self) -> Worker:
         if self._worker is None:
+            self._since_s = time.monotonic()
             self._worker = self._make_worker()
         return self._worker

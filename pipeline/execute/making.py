@@ -20,7 +20,7 @@ from pipeline.execute.session import Session, forget_unplanned, separator, work
 from pipeline.flow import rounds
 from pipeline.flow.admission import quota_among
 from pipeline.flow.commit import Books
-from pipeline.flow.enrol import separation_cos
+from pipeline.flow.enrol import collision_cos
 from pipeline.flow.past import Past, Step, embedding_sums, published_templates, rows_of
 from pipeline.flow.rounds import Harvest, Standing
 from pipeline.flow.twins import candidate_columns
@@ -148,7 +148,7 @@ def _leaking(session: Session, brought: Harvest) -> set[int]:
 
 def _threshold(session: Session) -> float:
     recipe = session.parts.recipe
-    return separation_cos(recipe, session.parts.judge.calibration, recipe.identities.images_per_identity)
+    return collision_cos(recipe, session.parts.judge.calibration, recipe.identities.images_per_identity)
 
 
 def _require_somebody(books: Books, past: Past, standing: Standing) -> None:

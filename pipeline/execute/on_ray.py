@@ -7,6 +7,10 @@ Restarts and retries are ours (`workers.py`), not Ray's. How Ray 2.60 tells of a
     ActorUnavailableError                the connection broke: mostly a node that vanished at one blow, which Ray
                                          itself calls dead only up to 15 s later
     OutOfMemoryError                     Ray's memory monitor; it picks the worker that began last, not the largest
+
+A notice that a node is about to be taken away comes in two ways. A node that drains (`ray drain-node`, an autoscaler, a
+pod whose `ray start --block` got SIGTERM) is listed as such. A worker's own process may get SIGTERM: it ends the unit
+in hand if that takes no longer than `NOTICE_S`, gives back what it has otherwise, and takes nothing new.
 """
 
 from __future__ import annotations
@@ -16,17 +20,41 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from pipeline.domain.errors import FacemintError, UserError
 from pipeline.domain.manifest import Receipt
-from pipeline.domain.ports import Worker
+from pipeline.domain.ports import Observer, Worker
 from pipeline.domain.unit import Unit
 from pipeline.execute.cluster import Loss, Lost, Raised
+from pipeline.execute.metrics import COMMON, METRICS, SECONDS, Book, Kind, Metric
 from pipeline.execute.stop import Stop
 from pipeline.execute.workers import WorkersExecutor
 from pipeline.flow.quarantine import Quarantine
+
+NOTICE_S = 20.0
+"""How long a worker that got SIGTERM goes on with its unit; Kubernetes kills after 30 s unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one worker books of a node.
+
+    Attributes:
+        cpus: of a cluster that stands; on this machine as many workers share a CPU as are asked for.
+        gpus: devices, or a share of one.
+        memory_bytes: None books none.
+        node_labels: that a node must have.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RayExecutor(WorkersExecutor):
@@ -39,6 +67,12 @@ class RayExecutor(WorkersExecutor):
         unit_limit_s: a unit running longer is taken back, as is a worker that takes longer to load.
         quarantine: where deaths are written, and which units are left out.
         stop: once asked, no unit is issued; those being worked are waited for.
+        demand: what a worker books.
+        common: labels of the metrics that workers tell: `dataset` and `run`; without them they tell none.
+        notice_s: how long a worker that got SIGTERM goes on with its unit.
+        observer: told of every worker that is lost.
+        idle_s: workers with nothing to do for so long are let go.
+        min_workers: so many are kept all the same.
     """
 
     def __init__(
@@ -50,19 +84,36 @@ class RayExecutor(WorkersExecutor):
         unit_limit_s: float,
         quarantine: Quarantine,
         stop: Stop,
+        demand: Demand | None = None,
+        common: Mapping[str, str] | None = None,
+        notice_s: float = NOTICE_S,
+        observer: Observer | None = None,
+        idle_s: float | None = None,
+        min_workers: int = 0,
     ) -> None:
         """Keep the settings; Ray starts when a worker is first needed."""
-        cluster = RayCluster(make_worker, address)
-        super().__init__(cluster, workers=workers, unit_limit_s=unit_limit_s, quarantine=quarantine, stop=stop)
+        cluster = RayCluster(make_worker, address, demand or Demand(), dict(common or {}), notice_s)
+        super().__init__(
+            cluster, workers=workers, unit_limit_s=unit_limit_s, quarantine=quarantine, stop=stop,
+            observer=observer, idle_s=idle_s, min_workers=min_workers,
+        )  # fmt: skip
 
 
 class RayCluster:
     """Implements `cluster.Cluster`: a worker is an actor, a call an object reference."""
 
-    def __init__(self, make_worker: Callable[[], Worker], address: str | None) -> None:
+    def __init__(
+        self,
+        make_worker: Callable[[], Worker],
+        address: str | None,
+        demand: Demand,
+        common: Mapping[str, str],
+        notice_s: float,
+    ) -> None:
         """Keep what to run and where."""
         self._make_worker = make_worker
         self._address = address
+        self._demand, self._common, self._notice_s = demand, common, notice_s
         self._started = False
 
     def open(self) -> None:
@@ -101,20 +152,40 @@ class RayCluster:
         ray.shutdown()
         self._started = False
 
-    def cpus(self) -> float:
-        """Return the CPUs of the living nodes."""
+    def room(self) -> float:
+        """Return how many workers fit on the living nodes, by CPUs and devices."""
+        cpus, gpus = self._alive("CPU"), self._alive("GPU")
+        each = self._demand.cpus if self._address else 1.0
+        return min(cpus / each, gpus / self._demand.gpus) if self._demand.gpus else cpus / each
+
+    def leaving(self) -> set[str]:
+        """Return the nodes that drain. Ray tells it its own libraries only, so one that does not tell has none."""
+        from ray._private import state
+
+        told = getattr(state.state, "get_draining_nodes", None)
+        return set(told()) if told is not None else set()
+
+    def _alive(self, resource: str) -> float:
         import ray
 
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return resources.get("CPU", 0.0)
+        return resources.get(resource, 0.0)
 
     def hire(self, workers: int | None) -> Any:
-        """Create an actor. It books a CPU of somebody's cluster; on this machine as many share one as are asked for."""
+        """Create an actor. It books CPUs of somebody's cluster; on this machine as many share one as are asked for."""
         import ray
 
-        shared_by = 1 if self._address or not workers else math.ceil(workers / max(1.0, self.cpus()))
-        remote = ray.remote(num_cpus=1.0 / shared_by, max_restarts=0, max_task_retries=0)
-        return remote(_RayWorker).remote(self._make_worker)
+        demand, booked = self._demand, self._demand.cpus
+        if not self._address:
+            booked = 1.0 / math.ceil(workers / max(1.0, self._alive("CPU"))) if workers else 1.0
+        options: dict[str, Any] = {"num_cpus": booked, "max_restarts": 0, "max_task_retries": 0}
+        if demand.gpus:
+            options["num_gpus"] = demand.gpus
+        if demand.memory_bytes and self._address:
+            options["memory"] = demand.memory_bytes
+        if demand.node_labels and self._address:
+            options["label_selector"] = dict(demand.node_labels)
+        return ray.remote(**options)(_RayWorker).remote(self._make_worker, self._common, self._notice_s)
 
     def call(self, handle: Any, method: str, *args: Any) -> Any:
         """Call an actor's method."""
@@ -140,6 +211,8 @@ class RayCluster:
         except told.RayTaskError as error:
             if isinstance(error.cause, FacemintError):
                 return Raised(error.cause)
+            if isinstance(error.cause, LeavingError):
+                return Lost(Loss.NOTICE, str(error.cause))
             raise
         except told.OutOfMemoryError as error:
             return Lost(Loss.MEMORY, _gist(error))
@@ -158,6 +231,14 @@ class RayCluster:
             ray.kill(handle)
 
 
+class LeavingError(Exception):
+    """A worker that got a notice gives its unit back."""
+
+
+class _Noticed(BaseException):
+    """What ends a unit that takes longer than the notice; of no class that foreign code would catch."""
+
+
 class _RayWorker:
     """The actor: a worker behind Ray's calling convention.
 
@@ -165,9 +246,15 @@ class _RayWorker:
     death of an actor.
     """
 
-    def __init__(self, make_worker: Callable[[], Worker]) -> None:
+    def __init__(self, make_worker: Callable[[], Worker], common: Mapping[str, str], notice_s: float) -> None:
         self._make_worker = make_worker
         self._worker: Worker | None = None
+        self._told = RayMetrics(common) if set(COMMON) == set(common) else None
+        self._notice_s = notice_s
+        self._noticed = self._working = False
+        self._ended_s = time.monotonic()
+        signal.signal(signal.SIGTERM, self._on_notice)
+        signal.signal(signal.SIGALRM, self._on_time_up)
 
     def where(self) -> dict[str, Any]:
         import ray
@@ -176,12 +263,94 @@ class _RayWorker:
 
     def hello(self) -> str:
         if self._worker is None:
+            began_s = time.monotonic()
             self._worker = self._make_worker()
+            self._ended_s = time.monotonic()
+            self._tell("worker_load_seconds", self._ended_s - began_s)
         return self._worker.device_kind()
 
     def work(self, unit: Unit) -> Receipt:
         assert self._worker is not None
-        return self._worker.work(unit)
+        if self._noticed:
+            raise LeavingError("it got SIGTERM")
+        began_s = time.monotonic()
+        try:
+            self._working = True
+            return self._worker.work(unit)
+        except _Noticed:
+            raise LeavingError(f"it got SIGTERM, and {self._notice_s:g} s did not suffice for its unit") from None
+        finally:
+            self._working = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            now_s = time.monotonic()
+            self._tell("worker_busy_seconds", now_s - began_s)
+            self._tell("device_busy_ratio", (now_s - began_s) / max(1e-9, now_s - self._ended_s))
+            self._ended_s = now_s
+
+    def _tell(self, name: str, value: float) -> None:
+        if self._told is not None:
+            assert self._worker is not None
+            self._told.tell(name, value, {"device": self._worker.device_kind().partition(",")[0]})
+
+    def _on_notice(self, _signum: int, _frame: FrameType | None) -> None:
+        self._noticed = True
+        if self._working:
+            signal.setitimer(signal.ITIMER_REAL, self._notice_s)
+
+    def _on_time_up(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._working:
+            raise _Noticed
+
+
+class RayMetrics:
+    """Implements `metering.Sink`: registers metrics with Ray, which serves those of all processes of a node together.
+
+    Args:
+        common: values of the labels that all metrics have.
+    """
+
+    def __init__(self, common: Mapping[str, str]) -> None:
+        self._common = dict(common)
+        self._registered: dict[str, Any] = {}
+        self._handed: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def write(self, book: Book) -> None:
+        """Hand on what changed since the last time; nothing where Ray does not run in this process."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        for key, number in book.numbers().items():
+            name, values = key
+            counts = METRICS[name].kind is Kind.COUNTER
+            more = number - self._handed.get(key, 0.0) if counts else number
+            self._handed[key] = number
+            self.tell(name, more, dict(zip(METRICS[name].labels, values, strict=True)))
+        for name, values, number in book.observed():
+            self.tell(name, number, dict(zip(METRICS[name].labels, values, strict=True)))
+
+    def tell(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Add to a counter, set a gauge, or count a value in a histogram."""
+        metric = METRICS[name]
+        if name not in self._registered:
+            self._registered[name] = _register(metric)
+        handle, every = self._registered[name], {**self._common, **labels}
+        if metric.kind is Kind.GAUGE:
+            handle.set(value, tags=every)
+        elif metric.kind is Kind.HISTOGRAM:
+            handle.observe(value, tags=every)
+        elif value > 0:
+            handle.inc(value, tags=every)
+
+
+def _register(metric: Metric) -> Any:
+    from ray.util import metrics
+
+    keys = (*COMMON, *metric.labels)
+    if metric.kind is Kind.HISTOGRAM:
+        return metrics.Histogram(metric.name, metric.help, boundaries=list(SECONDS), tag_keys=keys)
+    kind = metrics.Gauge if metric.kind is Kind.GAUGE else metrics.Counter
+    return kind(metric.name, metric.help, tag_keys=keys)
 
 
 def _quiet_environment() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.domain.errors import ModelError
 from pipeline.domain.records import Cell
 from pipeline.domain.unit import Proposal, Stage
 from pipeline.execute.generations import earlier_fingerprints, find_step
@@ -38,7 +39,9 @@ class Plan:
         workers: on how many the time is reckoned.
         hours: expected time on so many workers.
         worker_hours: expected time of all workers together; GPU-hours where a worker has a GPU.
-        costs: what the figures rest on.
+        costs: what the figures rest on; None where nothing could be made on this machine, and bytes and hours are None
+            too, and candidates those of a run that refuses nothing.
+        unreckoned: why; empty where costs are known.
         device_kind: the device they were measured on.
     """
 
@@ -52,11 +55,12 @@ class Plan:
     make_units: tuple[int, int]
     room: Room | None
     candidates: int
-    bytes: int
+    bytes: int | None
     workers: int
-    hours: float
-    worker_hours: float
-    costs: Costs
+    hours: float | None
+    worker_hours: float | None
+    costs: Costs | None
+    unreckoned: str
     device_kind: str
 
 
@@ -79,7 +83,11 @@ def plan(parts: Parts, workers: int) -> Plan:
     places = {c: n - there[c] for c, n in quota.items()}
     new = sum(places.values())
     grown = len(past.labels or {}) * max(0, owed - step.images_before)
-    costs = from_receipts(books.known) or from_trial(parts)
+    costs, unreckoned = from_receipts(books.known), ""
+    try:
+        costs = costs or from_trial(parts)
+    except ModelError as error:
+        unreckoned = str(error)
     done = {s: [r for r in books.known.values() if _is(r.unit, s, step.number)] for s in (Stage.ENROL, Stage.MAKE)}
     enrol_units, probes, room = _enrolment(parts, step, past, books, reserve, max(0, new - reserve.total()))
     size = recipe.unit.identities
@@ -88,9 +96,10 @@ def plan(parts: Parts, workers: int) -> Plan:
     kept = sum(r.counts.accepted for r in done[Stage.MAKE])
     probed = sum(r.counts.candidates for r in done[Stage.ENROL]) * recipe.enrol.probes
     finished = step.published is not None
-    to_make = 0 if finished else round(max(0, images - kept) / costs.accepted_share)
+    lacking = 0 if finished else max(0, images - kept)
+    to_make = round(lacking / costs.accepted_share) if costs else lacking
     to_probe = 0 if finished else max(0, probes - probed)
-    worker_hours = (to_make + to_probe) * costs.worker_s_per_image / 3600
+    worker_hours = (to_make + to_probe) * costs.worker_s_per_image / 3600 if costs else None
     before = len(past.rows)
     return Plan(
         generation=step.number,
@@ -103,11 +112,12 @@ def plan(parts: Parts, workers: int) -> Plan:
         make_units=(max(make_units, len(done[Stage.MAKE])), len(done[Stage.MAKE])),
         room=None if finished else room,
         candidates=to_make + to_probe,
-        bytes=round(0 if finished else max(0, images - kept) * costs.bytes_per_image + to_make * costs.bytes_per_row),
+        bytes=round(lacking * costs.bytes_per_image + to_make * costs.bytes_per_row) if costs else None,
         workers=workers,
-        hours=worker_hours / workers,
+        hours=None if worker_hours is None else worker_hours / workers,
         worker_hours=worker_hours,
         costs=costs,
+        unreckoned=unreckoned,
         device_kind=str(parts.run_facts["device_kind"]),
     )
 

@@ -65,7 +65,8 @@ class UnitQueue:
     def died(self, unit: Unit, why: str, facts: Mapping[str, Any]) -> None:
         """Write down that a worker died on a unit; then issue it again after all others, or set it aside."""
         number = self._quarantine.record(unit.name, why, facts)
-        log.warning("%s: death %d of %d allowed: %s", unit.name, number, DEATHS_ALLOWED, why)
+        told = {"unit": unit.name, "worker": dict(facts)}
+        log.warning("%s: death %d of %d allowed: %s", unit.name, number, DEATHS_ALLOWED, why, extra=told)
         self._admit(unit)
 
     def failed(self, unit: Unit, error: FacemintError) -> None:
@@ -74,7 +75,9 @@ class UnitQueue:
             raise error
         pause_s = RETRY_S * 2 ** self._tries[unit.name]
         self._tries[unit.name] += 1
-        log.warning("%s: %s; try %d of %d in %.1f s", unit.name, error, self._tries[unit.name], RETRIES, pause_s)
+        told = {"unit": unit.name}
+        tries = self._tries[unit.name]
+        log.warning("%s: %s; try %d of %d in %.1f s", unit.name, error, tries, RETRIES, pause_s, extra=told)
         self._later.append((self._now_s() + pause_s, unit))
 
     def finish(self) -> None:

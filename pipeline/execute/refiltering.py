@@ -16,13 +16,14 @@ from pipeline.domain.errors import TargetNotReachedError
 from pipeline.domain.leakage import JUDGE
 from pipeline.domain.leakage import REASON as LEAKS
 from pipeline.domain.manifest import Counts, IndexRow, Receipt
+from pipeline.domain.privacy import published_cell
 from pipeline.domain.records import Cell, Float32, Member, identity_of, slot_of
 from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage
 from pipeline.execute.session import Session
 from pipeline.flow.admission import quota_within
 from pipeline.flow.commit import Books, commit, enrolled_count, enrolled_receipt_name
-from pipeline.flow.enrol import separation_cos
+from pipeline.flow.enrol import collision_cos
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, members_before, published_templates
 from pipeline.flow.refilter import COLUMNS, Rejudged, Rejudgement
@@ -205,7 +206,7 @@ def _with_returned(
         return left
     # numbered beyond everybody who is there, so that all of them are read together
     theirs = {m.ordinal: label for label, m in enumerate(waiting, start=len(labels))}
-    cells = {m.ordinal: str(m.cell) for m in waiting}
+    cells = {m.ordinal: published_cell(parts.recipe, m.cell) for m in waiting}
     rows = _rows_of_kept(parts, units, theirs, cells)
     _, templates_NE = published_templates(parts, replace(left, rows=tuple(rows), labels=theirs))
     leaking = _leaking(parts, [m.ordinal for m in waiting], templates_NE)
@@ -277,7 +278,7 @@ def _leaking(parts: Parts, ordinals: Sequence[int], templates_NE: Float32) -> se
 
 def _threshold(parts: Parts) -> float:
     recipe = parts.recipe
-    return separation_cos(recipe, parts.judge.calibration, recipe.identities.images_per_identity)
+    return collision_cos(recipe, parts.judge.calibration, recipe.identities.images_per_identity)
 
 
 def _apart(parts: Parts, rows: list[IndexRow], past: Past) -> tuple[Past, dict[int, str]]:

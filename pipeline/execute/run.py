@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.domain.errors import OutputError, QuarantinedError, StoreError
 from pipeline.domain.manifest import IndexRow, Manifest
+from pipeline.execute.accounting import inputs_told
 from pipeline.execute.enrolling import enrol
 from pipeline.execute.erased import about_erased, past_of_itself
 from pipeline.execute.figures import counts_of, figures_of
@@ -109,6 +110,7 @@ def _run(session: Session, wanted: Callable[[Parts], Step]) -> Published:
                 # the place could be used when the run began: no mistake of the user's
                 raise StoreError(str(error)) from None
         finally:
+            session.observer.event("ending")
             session.executor.close()
 
 
@@ -193,12 +195,14 @@ def _rejudged(session: Session, books: Books, step: Step) -> Manifest:
         c: n for c, n in judged.open_cells.items() if c not in judged.past.published
     }
     counts = counts_of(session, judged.past, standing, books.known, (), rows)
+    inputs, cleaning = inputs_told(session, step, rows, judged.left_out)
     about = About(
         models=session.models,
-        counts={**counts, "refilter": judged.counts},
+        counts={**counts, "refilter": judged.counts, **inputs},
         figures={
             **figures_of(session, judged.past, standing, judged.cells, quota, rows),
             "funnel": funnel_of(parts, books.known, judged.cells, rows),
+            **cleaning,
         },
     )
     return publish_rows(session, books, step, rows, about)

@@ -74,6 +74,8 @@ def work(session: Session, books: Books, units: Sequence[Unit], stage: str, **fa
                 session.observer.event("unit", receipt=receipt)
                 watch.look()
         except QuarantinedError:
+            aside = [u.name for u in open_units if u.name not in books.known]
+            session.observer.event("quarantined", units=aside)
             if not session.allow_short:
                 raise
     watch.look(over=True)

@@ -1,14 +1,18 @@
-"""How a run is asked to end: a flag that executors look at between units, and a time after which nobody waits."""
+"""How a run is asked to end: by a signal, or by a budget or deadline that executors look at between units.
+
+A signal has a grace, after which nobody waits. A limit that was met has none: what is being worked ends, however long
+it takes, and nothing new begins.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from pipeline.domain.errors import InterruptedRunError
+from pipeline.domain.errors import InterruptedRunError, StoppedError
 
 GRACE_S = 14.0
 """How long units in flight may take to end after a signal; the rest of 20 s is for letting workers and lease go."""
@@ -27,16 +31,32 @@ class Stop:
     overdue: bool = False
     """Whether the grace is over too, and nothing is waited for any more."""
     signum: int = signal.SIGTERM
+    limit: Callable[[], StoppedError | None] | None = None
+    """Tells which budget is spent or which deadline is over, if any."""
+    met: StoppedError | None = None
+    """The limit that was met; where a signal came too, the signal ends the run."""
 
     def ask(self, signum: int = signal.SIGTERM) -> None:
         """Ask the run to end."""
-        self.signum = signum
+        self.signum, self.met = signum, None
         self.asked = True
 
+    def look(self) -> bool:
+        """Return whether the run shall end; looks at the limits where nobody has asked yet."""
+        if not self.asked and self.limit is not None:
+            self.met = self.limit()
+            self.asked = self.met is not None
+        return self.asked
+
     def check(self) -> None:
-        """Raise InterruptedRunError where the run shall end; called between units, when nothing is in flight."""
-        if self.asked:
-            raise InterruptedRunError(self.signum)
+        """Raise where the run shall end; called between units, when nothing is in flight.
+
+        Raises:
+            InterruptedRunError: a signal asked for it.
+            StoppedError: a budget is spent, or the deadline is over.
+        """
+        if self.look():
+            raise self.met or InterruptedRunError(self.signum)
 
 
 @contextmanager
@@ -48,7 +68,7 @@ def on_signals(stop: Stop, grace_s: float = GRACE_S) -> Iterator[Stop]:
     """
 
     def asked(signum: int, _frame: FrameType | None) -> None:
-        if stop.asked:
+        if stop.asked and stop.met is None:
             stop.overdue = True
             raise InterruptedRunError(signum)
         stop.ask(signum)

@@ -9,6 +9,7 @@ so a loss is either one of starting or one of a unit. What it costs:
     killed for want of memory  nobody's fault while other workers of ours were on that node, and the pool shrinks by
                                one; counts where it had the node for itself
     no result within the limit counts; the worker is killed and replaced
+    a notice came              nobody's fault: its node is given nothing new, and the worker goes when its unit is done
 
 The second unit in flight is innocent in every case. A worker may be lost with its last answer unsent: a unit whose
 receipt lies in the store is done, and then nobody is blamed, as the next may or may not have begun; it is issued first
@@ -20,15 +21,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.domain.errors import WorkerStartError
 from pipeline.domain.manifest import Receipt
+from pipeline.domain.ports import Observer
 from pipeline.domain.unit import Unit
 from pipeline.execute.cluster import Cluster, Loss, Lost, Raised
+from pipeline.execute.hands import Hand
+from pipeline.execute.idling import Idling
 from pipeline.execute.queue import UnitQueue
 from pipeline.execute.restarts import MemoryKills, Restarts
 from pipeline.execute.stop import Stop
@@ -41,6 +43,8 @@ IDLE_S = 2.0
 """A worker that said nothing for so long is asked whether it lives before it gets a unit that could be blamed."""
 CLUSTER_LOOK_S = 10.0
 """How often the size of the cluster is read."""
+LEAVING_LOOK_S = 2.0
+"""How often it is asked which nodes are about to be taken away; notices come half a minute ahead, or more."""
 STARTING = 16
 """Workers that may load their models at the same time."""
 GATHER_S = 60.0
@@ -48,35 +52,6 @@ GATHER_S = 60.0
 ROOM_S = 600.0
 """How long a run waits for room on the cluster when it has no worker at all."""
 log = logging.getLogger("facemint")
-
-
-@dataclass(slots=True, eq=False)
-class _Hand:
-    """One worker, as the driver sees it."""
-
-    handle: Any
-    where: Any
-    """Call that tells node, host and process: answered once it is placed."""
-    hello: Any
-    """Call that tells the device kind: answered once it stands; made again after idling; None when answered."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Node, host, process, then device kind; empty until it is placed."""
-    queue: deque[tuple[Any, Unit]] = field(default_factory=deque)
-    """(call, unit) in the order in which it works them."""
-    since_s: float = 0.0
-    """When it began what it does: when it was placed, last answered, or was given a unit while idle."""
-
-    @property
-    def awaited(self) -> Any:
-        """Return the call that it answers next, or None where it idles."""
-        if not self.facts:
-            return self.where
-        return self.hello if self.hello is not None else self.queue[0][0] if self.queue else None
-
-    @property
-    def ready(self) -> bool:
-        """Return whether it can be given units."""
-        return bool(self.facts) and self.hello is None
 
 
 class WorkersExecutor:
@@ -88,23 +63,40 @@ class WorkersExecutor:
         unit_limit_s: a unit running longer is taken back, as is a worker that takes longer to load.
         quarantine: where deaths are written, and which units are left out.
         stop: once asked, no unit is issued; those being worked are waited for.
+        observer: told of every worker that is lost, as `lost`.
+        idle_s: workers with nothing to do for so long are let go; None keeps them.
+        min_workers: so many are kept all the same.
     """
 
     def __init__(
-        self, cluster: Cluster, *, workers: int | None, unit_limit_s: float, quarantine: Quarantine, stop: Stop
+        self,
+        cluster: Cluster,
+        *,
+        workers: int | None,
+        unit_limit_s: float,
+        quarantine: Quarantine,
+        stop: Stop,
+        observer: Observer | None = None,
+        idle_s: float | None = None,
+        min_workers: int = 0,
     ) -> None:
         """Keep the settings; the cluster opens when a worker is first needed."""
+        self._observer, self._min_workers = observer, min_workers
+        self._idling = Idling(idle_s, self._release)
+        self._spent_s = 0.0
+        self._leaving: set[str] = set()
+        self._leaving_seen_s = -math.inf
         self._cluster = cluster
         self._workers = workers
         self._limit_s = unit_limit_s
         self._quarantine = quarantine
         self._stop = stop
-        self._hands: list[_Hand] = []
+        self._hands: list[Hand] = []
         self._restarts = Restarts()
         self._memory = MemoryKills()
         self._fewer = 0
         self._kinds: set[str] | None = None
-        self._cpus, self._looked_s = 0.0, -math.inf
+        self._room, self._looked_s = 0.0, -math.inf
         self._hopeful_s = 0.0
         """When a worker was last placed or at work."""
 
@@ -112,6 +104,11 @@ class WorkersExecutor:
     def workers(self) -> int:
         """Return how many workers stand."""
         return sum(hand.ready for hand in self._hands)
+
+    def worker_seconds(self) -> float:
+        """Return for how long workers have been held, summed over them, those that load among them."""
+        now_s = time.monotonic()
+        return self._spent_s + sum(now_s - h.placed_s for h in tuple(self._hands) if h.facts)
 
     def device_kinds(self) -> set[str]:
         """Return the device kinds of the workers; from then on one of another kind is turned away.
@@ -129,6 +126,7 @@ class WorkersExecutor:
         except BaseException as error:
             self._abandon(error)
             raise
+        self._idling.begin()
         self._kinds = (self._kinds or set()) | {h.facts["device_kind"] for h in self._hands if h.ready}
         return set(self._kinds)
 
@@ -142,11 +140,11 @@ class WorkersExecutor:
             FacemintError: whatever a worker raised; what may pass is tried again first.
         """
         queue = UnitQueue(units, self._quarantine)
-        if len(queue) and not self._stop.asked:
+        if len(queue) and not self._stop.look():
             self._open()
         try:
             while len(queue) or self._busy():
-                if self._stop.asked and not self._drain():
+                if self._stop.look() and not self._drain():
                     break
                 self._feed(queue)
                 receipts = self._collect(queue)
@@ -157,10 +155,12 @@ class WorkersExecutor:
         except BaseException as error:
             self._abandon(error)
             raise
+        self._idling.begin()
         queue.finish()
 
     def close(self) -> None:
         """Kill the workers and leave the cluster."""
+        self._idling.end()
         self._dismiss_all()
         self._cluster.close()
 
@@ -168,20 +168,42 @@ class WorkersExecutor:
 
     def _feed(self, queue: UnitQueue) -> None:
         """Give every idle worker a unit, then a second one to those that work; the last units wait for idle workers."""
-        if self._stop.asked:
+        if self._stop.look():
             return
+        self._retreat(queue)
         self._fill(min(self._wanted(), len(queue) + self._busy()))
-        for hand in self._hands:
-            if hand.ready and not hand.queue and queue.ready:
+        staying = [h for h in self._hands if h.ready and h.facts["node"] not in self._leaving]
+        for hand in staying:
+            if not hand.queue and queue.ready:
                 if time.monotonic() - hand.since_s > IDLE_S:
                     hand.hello, hand.since_s = self._cluster.call(hand.handle, "hello"), time.monotonic()
                 else:
                     self._give(hand, queue)
-        for hand in self._hands:
+        for hand in staying:
             if hand.ready and 0 < len(hand.queue) < IN_FLIGHT and queue.ready >= len(self._hands):
                 self._give(hand, queue)
 
-    def _give(self, hand: _Hand, queue: UnitQueue) -> None:
+    def _retreat(self, queue: UnitQueue) -> None:
+        """Leave nodes that are about to go, each worker when its unit is done, and workers that nothing is left for."""
+        if time.monotonic() - self._leaving_seen_s > LEAVING_LOOK_S:
+            self._leaving, self._leaving_seen_s = self._cluster.leaving(), time.monotonic()
+        for hand in [h for h in self._hands if h.facts.get("node") in self._leaving]:
+            while len(hand.queue) > 1:
+                queue.put_back([hand.queue.pop()[1]])
+            if not hand.queue:
+                self._tell_lost(hand, Lost(Loss.NOTICE, "its node is about to be taken away"), None)
+                self._dismiss(hand)
+        if not len(queue):
+            self._release()
+
+    def _release(self) -> None:
+        """Let workers go that have had nothing to do for long enough, down to the number that is kept."""
+        now_s = time.monotonic()
+        idle = [h for h in self._hands if h.ready and not h.queue and self._idling.is_over(now_s - h.since_s)]
+        for hand in idle[: max(0, len(self._hands) - self._min_workers)]:
+            self._dismiss(hand)
+
+    def _give(self, hand: Hand, queue: UnitQueue) -> None:
         unit = queue.take()
         assert unit is not None
         if not hand.queue:
@@ -212,7 +234,7 @@ class WorkersExecutor:
                 receipts += self._bury(hand, Lost(Loss.PROCESS, f"no result in {self._limit_s:g} s"), queue)
         return receipts
 
-    def _hear(self, hand: _Hand, call: Any, queue: UnitQueue | None) -> list[Receipt]:
+    def _hear(self, hand: Hand, call: Any, queue: UnitQueue | None) -> list[Receipt]:
         """Take in a worker's answer; return the receipts that it brings."""
         answer = self._cluster.answer(call, hand.facts.get("node"))
         if isinstance(answer, Lost):
@@ -231,12 +253,13 @@ class WorkersExecutor:
 
     # ------------------------------------------------------------------------------------------ losses
 
-    def _bury(self, hand: _Hand, lost: Lost, queue: UnitQueue | None) -> list[Receipt]:
+    def _bury(self, hand: Hand, lost: Lost, queue: UnitQueue | None) -> list[Receipt]:
         """Let a worker go. The unit that it worked bears the death where that is its own; the others are put back."""
         self._looked_s = -math.inf
         self._dismiss(hand)
-        innocent = lost.by is Loss.NODE or (lost.by is Loss.MEMORY and self._had_company(hand))
+        innocent = lost.by in (Loss.NODE, Loss.NOTICE) or (lost.by is Loss.MEMORY and self._had_company(hand))
         units = [unit for _, unit in hand.queue]
+        self._tell_lost(hand, lost, units[0] if units else None)
         if queue is None or not units:
             if "device_kind" not in hand.facts and not innocent:
                 self._start_failed(f"a worker died while it started ({lost.why}); look at memory and logs on its node")
@@ -245,13 +268,22 @@ class WorkersExecutor:
         if receipt is not None:
             units.pop(0)
         elif innocent:
-            log.warning("%s is issued again, its worker was lost: %s", units[0].name, lost.why)
+            facts = {"unit": units[0].name, "worker": dict(hand.facts)}
+            log.warning("%s is issued again, its worker was lost: %s", units[0].name, lost.why, extra=facts)
         else:
-            queue.died(units.pop(0), lost.why, hand.facts)
+            queue.died(units[0], lost.why, hand.facts)
+            if self._observer is not None:
+                self._observer.event("death", unit=units[0].name, why=lost.why, worker=dict(hand.facts))
+            units.pop(0)
         queue.put_back(units)
         return [] if receipt is None else [receipt]
 
-    def _had_company(self, hand: _Hand) -> bool:
+    def _tell_lost(self, hand: Hand, lost: Lost, unit: Unit | None) -> None:
+        if self._observer is not None:
+            facts = {"unit": unit.name if unit else None, "worker": dict(hand.facts)}
+            self._observer.event("lost", by=lost.by.name.lower(), why=lost.why, **facts)
+
+    def _had_company(self, hand: Hand) -> bool:
         """Return whether a worker killed for want of memory shared its node with ours; if so go on with one less."""
         node = hand.facts.get("node")
         neighbours = sum(h.facts.get("node") == node for h in self._hands)
@@ -263,8 +295,9 @@ class WorkersExecutor:
         )
         return True
 
-    def _dismiss(self, hand: _Hand) -> None:
+    def _dismiss(self, hand: Hand) -> None:
         self._hands.remove(hand)
+        self._spent_s += time.monotonic() - hand.placed_s if hand.facts else 0.0
         self._cluster.dismiss(hand.handle)
 
     def _abandon(self, error: BaseException) -> None:
@@ -281,6 +314,7 @@ class WorkersExecutor:
     # ---------------------------------------------------------------------------------------- starting
 
     def _open(self) -> float:
+        self._idling.end()
         self._cluster.open()
         self._hopeful_s = time.monotonic()
         return self._hopeful_s
@@ -291,9 +325,9 @@ class WorkersExecutor:
             if not self._restarts.may_start(time.monotonic()):
                 return
             handle = self._cluster.hire(self._workers)
-            self._hands.append(_Hand(handle, self._cluster.call(handle, "where"), self._cluster.call(handle, "hello")))
+            self._hands.append(Hand(handle, self._cluster.call(handle, "where"), self._cluster.call(handle, "hello")))
 
-    def _greet(self, hand: _Hand, answer: Any) -> None:
+    def _greet(self, hand: Hand, answer: Any) -> None:
         """Take note of where a worker is, then of its device kind."""
         if isinstance(answer, Raised):
             if not answer.error.retryable:
@@ -302,7 +336,7 @@ class WorkersExecutor:
             self._restarts.failed(answer.error, time.monotonic())
         elif not hand.facts:
             hand.facts = dict(answer)
-            self._hopeful_s = time.monotonic()
+            self._hopeful_s = hand.placed_s = time.monotonic()
         elif self._kinds is not None and answer not in self._kinds:
             self._dismiss(hand)
             self._start_failed(
@@ -326,8 +360,9 @@ class WorkersExecutor:
             raise self._restarts.last_error
         if not any(h.facts for h in self._hands) and time.monotonic() - self._hopeful_s > ROOM_S:
             raise WorkerStartError(
-                f"no worker found room on the cluster for {ROOM_S:g} s: {self._wanted()} are wanted, {self._cpus:g} "
-                "CPUs are alive; add nodes or free CPUs, then run the same command again to resume"
+                f"no worker found room on the cluster for {ROOM_S:g} s: {self._wanted()} are wanted, and "
+                f"living nodes have CPUs and devices for {self._room:g}; add nodes, or free some, then run the same "
+                "command again to resume"
             )
 
     def _gathered(self, waited_s: float) -> bool:
@@ -339,5 +374,5 @@ class WorkersExecutor:
     def _wanted(self) -> int:
         """Return how many workers there shall be; without a number given, one per CPU, looked up now and then."""
         if time.monotonic() - self._looked_s > CLUSTER_LOOK_S:
-            self._cpus, self._looked_s = self._cluster.cpus(), time.monotonic()
-        return max(1, (self._workers or int(self._cpus)) - self._fewer)
+            self._room, self._looked_s = self._cluster.room(), time.monotonic()
+        return max(1, (self._workers or int(self._room)) - self._fewer)

@@ -24,7 +24,7 @@ from pipeline.domain.separation import Separator, separate
 from pipeline.domain.steering import LEAST_YIELD, Landings, steer
 from pipeline.domain.unit import Proposal, Stage, Unit
 from pipeline.flow.agreed import agreed_cell
-from pipeline.flow.enrol import draw_vector, separation_cos
+from pipeline.flow.enrol import collision_cos, draw_vector
 from pipeline.flow.parts import Parts
 from pipeline.flow.shortfall import Shortfall, explain
 
@@ -150,7 +150,7 @@ def close_enrolment(
     refused[TOO_NEAR] += too_near
     templates = np.concatenate(probed.templates)[passed] if passed else np.empty((0, 0), np.float32)
     if passed:
-        threshold = separation_cos(recipe, calibration, recipe.enrol.probes)
+        threshold = collision_cos(recipe, calibration, recipe.enrol.probes)
         kept = apart(templates, threshold, kept_before_ME=before.templates_ME).kept_N
         refused[COLLIDES] += int((~kept).sum())
         passed = [n for n, keeps in zip(passed, kept, strict=True) if keeps]

@@ -111,8 +111,9 @@ def similarity_figures(emb_NE: Float32, labels_N: npt.NDArray[np.int64], calibra
     if not genuine.size or not impostor.size:
         return {"n_genuine": int(genuine.size), "n_impostor": int(impostor.size)}
     nearest = _nearest_other(unit_rows(np.stack([emb_NE[rows].mean(axis=0) for rows in owned]), "templates"))
-    pair = calibration.pairs["sample/sample"]
-    levels = {f"{f:g}": float((impostor >= c).mean()) for f, c in zip(pair.fmr, pair.cos, strict=True)}
+    pair = calibration.pairs.get("sample/sample")
+    known = zip(pair.fmr, pair.cos, strict=True) if pair else ()
+    levels = {f"{f:g}": float((impostor >= c).mean()) for f, c in known}
     return {
         "recogniser": calibration.space.name,
         "n_genuine": int(genuine.size),

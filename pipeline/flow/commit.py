@@ -18,11 +18,12 @@ from pipeline.domain.errors import FacemintError, PlanMismatchError, StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.domain.ports import Store
 from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.privacy import ENROLLED, PRIVATE, without_private
 from pipeline.domain.revisions import newest
 from pipeline.domain.unit import Unit
 from pipeline.flow.parts import Parts
 
-_FILES = ("segments/", "audits/", "enrolled/", PREVIEWS)
+_FILES = ("segments/", "audits/", "enrolled/", PREVIEWS, PRIVATE)
 NOTES = "refuted/"
 """Receipts that were taken back, kept until their units are made again: what a unit was stands nowhere else."""
 
@@ -34,19 +35,27 @@ class Commit(Enum):
     ALREADY_COMMITTED = auto()
 
 
-def enrolled_path(generation: int) -> str:
-    """Return where the identities enrolled in a generation lie."""
-    return f"enrolled/g{generation}.parquet"
+def enrolled_path(generation: int, *, private: bool = False) -> str:
+    """Return where the identities enrolled in a generation are written; templates of real people are private."""
+    return f"{PRIVATE if private else ''}enrolled/g{generation}.parquet"
 
 
 def enrolled_paths(store: Store, generation: int) -> list[str]:
     """Return the files of everybody enrolled before a generation, oldest first; one that enrolled nobody has none.
 
-    Of a file that was rewritten by erasing it is the newest revision.
+    Of a file that was rewritten by erasing it is the newest revision. Those of real people are found under `private/`.
     """
     found = newest(p.removesuffix(".parquet") for p in store.list("enrolled/"))
+    # a dataset has the one or the other: the second listing is of curated ones alone
+    found = found or newest(p.removesuffix(".parquet") for p in store.list(ENROLLED))
+    of = {without_private(stem): path for stem, path in found.items()}
     stems = (enrolled_path(g).removesuffix(".parquet") for g in range(generation))
-    return [f"{found[stem]}.parquet" for stem in stems if stem in found]
+    return [f"{of[stem]}.parquet" for stem in stems if stem in of]
+
+
+def is_enrolled(path: str) -> bool:
+    """Return whether a file is one of enrolled identities, or of their templates alone where they are real people."""
+    return without_private(path).startswith("enrolled/")
 
 
 def enrolled_count(known: Mapping[str, Receipt], generation: int) -> int:

@@ -21,12 +21,15 @@ from pipeline.domain.records import Cell, Float32, minted_key, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.separation import exact_cos
 from pipeline.domain.unit import Proposal, Unit
+from pipeline.flow.aligning import NO_FACE, aligned
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.judge import UNREADABLE
 from pipeline.flow.make import generate_fixed
 from pipeline.flow.parts import Parts, embed_each, finite_rows, measure_fixed
 
 INCONSISTENT = "probes_inconsistent"
+NEVER_cos = 2.0
+"""No two vectors have this cosine."""
 
 
 def draw_vector(parts: Parts, proposal: Proposal) -> Float32:
@@ -41,14 +44,15 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     recipe, probes = parts.recipe, parts.recipe.enrol.probes
     vectors = np.stack([draw_vector(parts, p) for p in unit.proposals])
     asked = [(n, p.candidate, k) for n, p in enumerate(unit.proposals) for k in range(probes)]
-    decoded = []
+    decoded, seen_faces = [], []
     for start in range(0, len(asked), parts.generator_batch):
         block = asked[start : start + parts.generator_batch]
         conditions = [
             slot_conditions(recipe.conditions, recipe.seed, Stream.PROBE_CONDITION, c, k) for _, c, k in block
         ]
         noise = [Key(recipe.seed, Stream.PROBE_NOISE, c, k) for _, c, k in block]
-        faces = generate_fixed(parts, vectors[[n for n, _, _ in block]], conditions, noise)
+        faces, seen = aligned(parts, generate_fixed(parts, vectors[[n for n, _, _ in block]], conditions, noise))
+        seen_faces.append(seen)
         decoded.append(np.stack([parts.codec.decode(parts.codec.encode(face)) for face in faces]))
     images = np.concatenate(decoded)
     flat, sound = embed_each(parts.judge, images, parts.judge_batch)
@@ -59,17 +63,18 @@ def enrol_unit(unit: Unit, parts: Parts) -> Receipt:
     if parts.screen is not None:
         screened, seen = parts.screen.embedded(images, flat)
         finite &= seen
-    readable = np.all(finite.reshape(-1, probes), axis=1).tolist()
+    found = np.all(np.concatenate(seen_faces).reshape(-1, probes), axis=1).tolist()
+    readable = (np.all(finite.reshape(-1, probes), axis=1) & found).tolist()
     near = _near_galleries(parts, screened, np.flatnonzero(readable).tolist())
     threshold = consistency_cos(recipe, parts.judge.calibration)
     rows = []
     for n, proposal in enumerate(unit.proposals):
         if not readable[n]:
-            rows.append(_unreadable(proposal, vectors[n], probes))
+            rows.append(_unreadable(proposal, vectors[n], probes, UNREADABLE if found[n] else NO_FACE))
             continue
         pooled = {k: float(v.reshape(-1, probes)[n].mean()) for k, v in measures.items()}
         quality = leave_one_out(emb[n])
-        reasons = [] if quality >= threshold else [INCONSISTENT]
+        reasons = [] if quality >= threshold or recipe.enrol.mode == "observe" else [INCONSISTENT]
         if parts.screen is not None and parts.screen.refuses and parts.screen.leaks(near[n], probes):
             reasons.append(LEAKS)
         rows.append(
@@ -106,7 +111,7 @@ def _near_galleries(parts: Parts, screened: Mapping[str, Float32], rows: list[in
     return dict(zip(rows, parts.screen.numbers(templates), strict=True))
 
 
-def _unreadable(proposal: Proposal, vector_D: Float32, probes: int) -> dict[str, Any]:
+def _unreadable(proposal: Proposal, vector_D: Float32, probes: int, why: str) -> dict[str, Any]:
     """Return the row of a candidate that has a probe without numbers: it has no template, and nothing to compare."""
     return {
         "candidate": proposal.candidate,
@@ -119,7 +124,7 @@ def _unreadable(proposal: Proposal, vector_D: Float32, probes: int) -> dict[str,
         "quality": None,
         "probe_keys": [minted_key(proposal.candidate, k, 0) for k in range(probes)],
         "accepted": False,
-        "reasons": [UNREADABLE],
+        "reasons": [why],
     }
 
 
@@ -142,6 +147,11 @@ def consistency_cos(recipe: Recipe, calibration: Calibration) -> float:
 def separation_cos(recipe: Recipe, calibration: Calibration, images: int) -> float:
     """Return the cosine at which two templates of this many images collide."""
     return resolve(recipe.enrol.separation, calibration, images, images)
+
+
+def collision_cos(recipe: Recipe, calibration: Calibration, images: int) -> float:
+    """Return the cosine at which of two such templates one gives way: that of `separation_cos`, or none is reached."""
+    return NEVER_cos if recipe.enrol.mode == "observe" else separation_cos(recipe, calibration, images)
 
 
 def resolve(threshold: Threshold, calibration: Calibration, probe_images: int, reference_images: int) -> float:

@@ -12,9 +12,10 @@ import numpy as np
 
 from pipeline.domain.conditions import slot_conditions
 from pipeline.domain.manifest import Counts, Receipt, segment_path
-from pipeline.domain.records import Cell, Identity, template_of
+from pipeline.domain.records import Cell, Identity, UInt8, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Proposal, Stage
+from pipeline.flow.aligning import aligned
 from pipeline.flow.enrol import cell_of, draw_vector
 from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.make import generate_fixed
@@ -65,6 +66,21 @@ def from_receipts(known: Mapping[str, Receipt]) -> Costs | None:
     )
 
 
+def trial_pictures(parts: Parts, count: int) -> UInt8:
+    """Return pictures of the first candidates, one of each, as their first probe asks for, before they are cut."""
+    recipe, last = parts.recipe, parts.sampler.candidates or count
+    cells = [c for c in parts.targets.cells if not parts.targets.joint or parts.targets.joint[c]]
+    pictures = []
+    for start in range(0, count, parts.generator_batch):
+        mine = [n % last for n in range(start, min(count, start + parts.generator_batch))]
+        vectors = np.stack([draw_vector(parts, Proposal(n, str(cells[n % len(cells)]))) for n in mine])
+        stream = Stream.PROBE_CONDITION
+        conditions = [slot_conditions(recipe.conditions, recipe.seed, stream, n, 0) for n in mine]
+        noise = [Key(recipe.seed, Stream.PROBE_NOISE, n, 0) for n in mine]
+        pictures.append(generate_fixed(parts, vectors, conditions, noise))
+    return np.concatenate(pictures)
+
+
 def from_trial(parts: Parts) -> Costs:
     """Return the costs of a few identities' images, which are thrown away.
 
@@ -82,11 +98,12 @@ def from_trial(parts: Parts) -> Costs:
     noise = [Key(recipe.seed, Stream.PROBE_NOISE, t.identity, t.slot) for t in asked]
 
     def worked() -> tuple[list[bytes], np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
-        faces = generate_fixed(parts, np.stack([vectors[t.identity] for t in asked]), conditions, noise)
+        pictures = generate_fixed(parts, np.stack([vectors[t.identity] for t in asked]), conditions, noise)
+        faces, found = aligned(parts, pictures)
         stored = [parts.codec.encode(face) for face in faces]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
         emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
-        return stored, emb, sound, measure_fixed(parts.measurers, decoded, parts.judge_batch)
+        return stored, emb, sound & found, measure_fixed(parts.measurers, decoded, parts.judge_batch)
 
     worked()  # models load and caches fill; the second time is what an image costs
     started_s = parts.clock.now_s()

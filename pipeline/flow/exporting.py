@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.domain.errors import OutputError, UserError
-from pipeline.domain.manifest import IndexRow, Manifest, Receipt
+from pipeline.domain.manifest import IndexRow, Manifest, Receipt, segment_path
 from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.ports import Exporter, SegmentWriter, Store
+from pipeline.domain.privacy import is_personal, is_private, of_real_people, private_path
 from pipeline.domain.recipe import ExportNode
 from pipeline.domain.records import Conditions, Float32, Measures
 from pipeline.domain.twins import is_twin, parent_of, without_twins
@@ -28,7 +29,10 @@ JUDGE = "judge"
 
 
 class StoredFacts:
-    """Implements `ports.ImageFacts` over a dataset's segments and side-cars."""
+    """Implements `ports.ImageFacts` over a dataset's segments and side-cars: what may be published of it.
+
+    Of real people that is no embedding, and no number that says what they look like unless their segments publish it.
+    """
 
     def __init__(self, store: Store, segments: SegmentWriter) -> None:
         self._store, self._segments = store, segments
@@ -40,8 +44,11 @@ class StoredFacts:
 
     def numbers(self, segment: str) -> Mapping[str, tuple[Conditions, Measures]]:
         """Return key -> conditions and measures of a segment's accepted images."""
-        columns = self._segments.read_columns(self._store, segment, ["key", "accepted", "conditions", "measures"])
-        added = read_added_measures(self._segments, self._store, self._added.get(segment, ()))
+        columns = self._segments.read_published(self._store, segment, ["key", "accepted", "conditions", "measures"])
+        records = self._added.get(segment, ())
+        added = read_added_measures(self._segments, self._store, records)
+        if any(is_private(f.path) for r in records for f in r.files):
+            added = {k: {name: v for name, v in row.items() if not is_personal(name)} for k, row in added.items()}
         rows = zip(columns["key"], columns["accepted"], columns["conditions"], columns["measures"], strict=True)
         return {k: (dict(asked), {**dict(read), **added.get(k, {})}) for k, kept, asked, read in rows if kept}
 
@@ -49,11 +56,12 @@ class StoredFacts:
         """Return key -> embedding (E,) of a segment's accepted images; NaN where a recogniser could not read a face.
 
         Raises:
-            UserError: no such recogniser was added.
+            UserError: no such recogniser was added, or the embeddings are of real people.
         """
         if recogniser != JUDGE:
             for record in self._added.get(segment, ()):
                 if record.unit["side_car"] == recogniser:
+                    self._require_public(record.files[0].path)
                     car = open_side_car(self._segments, self._store, record)
                     if car.embedding_NE.shape[1]:
                         return dict(zip(car.keys, car.embedding_NE, strict=True))
@@ -63,9 +71,19 @@ class StoredFacts:
                 + (f", or what was added: {', '.join(there)}" if there else "")
                 + f"; or run `facemint measure ... --add {recogniser}` first"
             )
+        path = private_path(segment_path(segment, "parquet"))
+        if self._store.size(path) is not None:
+            self._require_public(path)
         columns = self._segments.read_columns(self._store, segment, ["key", "accepted", "embedding"])
         rows = zip(columns["key"], columns["accepted"], columns["embedding"], strict=True)
         return {key: emb_E for key, kept, emb_E in rows if kept}
+
+    def _require_public(self, path: str) -> None:
+        if is_private(path):
+            raise UserError(
+                f"{self._store.uri}: embeddings of real people stay under private/ ({path}) and are not exported; "
+                "export without features"
+            )
 
 
 def about_export(manifest: Manifest, seed: int) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def about_export(manifest: Manifest, seed: int) -> dict[str, Any]:
         "licence": manifest.use.get("licence"),
         "seed": seed,
         "balance": manifest.figures["balance"]["by"],
+        "real_people": of_real_people(manifest),
     }
 
 

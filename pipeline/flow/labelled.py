@@ -23,7 +23,7 @@ class LabelledEmbeddings:
     """Embeddings of labelled faces in one recogniser's space.
 
     Attributes:
-        emb_NE: float32 unit rows.
+        emb_NE: float32 unit rows; as they came in a space whose vectors keep their lengths.
         labels_N: int64, place of each row's label in `label_names`.
         label_names: labels in the order in which they first came.
         names: where each row comes from.
@@ -152,7 +152,7 @@ def _embedded(
     sound = np.isfinite(lengths) & (lengths > 1e-12)
     emb = np.zeros(raw.shape, np.float32)
     if sound.any():
-        emb[sound] = unit_rows(raw[sound], source.name)
+        emb[sound] = raw[sound] if recogniser.space.norm == "raw" else unit_rows(raw[sound], source.name)
     return emb, sound
 
 

@@ -29,6 +29,8 @@ class Lease:
     clock: Clock
     number: int
     holder: Mapping[str, Any]
+    renewed_s: float = 0.0
+    """When it was last written."""
 
     @property
     def path(self) -> str:
@@ -42,7 +44,9 @@ class Lease:
             LeaseHeldError: another run has taken over.
         """
         self.require()
-        self.store.put(self.path, _body(self.holder, self.clock.now_s() + DURATION_S))
+        now_s = self.clock.now_s()
+        self.store.put(self.path, _body(self.holder, now_s + DURATION_S))
+        self.renewed_s = now_s
 
     def require(self) -> None:
         """Raise LeaseHeldError unless this lease is still the newest, StoreError where it is gone."""
@@ -83,8 +87,9 @@ def acquire(
                 f"{store.uri}: run {who.get('run')} on {who.get('host')} (process {who.get('pid')}) holds this dataset "
                 f"until {until} UTC, {left_s:.0f} s from now, and renews that while it lives; wait for it, or stop it"
             )
-    lease = Lease(store, clock, newest + 1, dict(holder))
-    if not store.put_if_absent(lease.path, _body(holder, clock.now_s() + DURATION_S)):
+    now_s = clock.now_s()
+    lease = Lease(store, clock, newest + 1, dict(holder), now_s)
+    if not store.put_if_absent(lease.path, _body(holder, now_s + DURATION_S)):
         raise LeaseHeldError(f"{store.uri}: another run took this dataset at the same moment; run the command again")
     return lease
 

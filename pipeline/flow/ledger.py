@@ -17,21 +17,27 @@ from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, Manifest, Receipt, manifest_path, receipt_path, version_name
 from pipeline.domain.ports import Store, Stored
 from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.privacy import PRIVATE
 from pipeline.domain.revisions import newest, parsed, revised_path
 from pipeline.domain.seal import unbroken
 from pipeline.domain.splits import FOLDER as SPLITS
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import NOTES, enrolled_receipt_name
 from pipeline.flow.erase.journal import FINISH, unfinished
-from pipeline.flow.leakage import LIMITS, PAIRS, note_files, read_note
+from pipeline.flow.leakage import LIMITS, note_files, read_note
 from pipeline.flow.leakage import PREFIX as GALLERIES
+from pipeline.flow.remedies import (
+    DELETE_AND_RUN,
+    RESTORE,
+    RUN_AGAIN,
+    remedy_of,
+    remedy_of_receipt,
+)
 from pipeline.flow.sidecars import FOLDERS as SIDE_CARS
 from pipeline.flow.splits import record_entry
 
-RUN_AGAIN = "run the same generate command again: its unit alone is made again"
-MEASURE_AGAIN = "run the same measure command again: it alone is made again"
-DELETE_AND_RUN = f"delete it, then {RUN_AGAIN}"
-RESTORE = "restore it from a copy"
+LISTED = "listed"
+"""The stage of the receipt that says which inputs a curated generation is made of."""
 FOLDERS = (
     "versions/",
     "exports/",
@@ -44,14 +50,12 @@ FOLDERS = (
     "quarantine/",
     NOTES,
     "runs/",
-    *SIDE_CARS,
+    *(folder for folder in SIDE_CARS if not folder.startswith(PRIVATE)),
     SPLITS,
-    GALLERIES,
-    PAIRS,
+    PRIVATE,
 )
 """In this order, because a run may be at work: what names a file is written after it, so it is listed before it."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
-_UNIT = re.compile(r"receipts/(?P<stage>.+)-g(?P<generation>\d+)(?:-\d+)?(?:\.r\d+)?\.json")
 _PART = re.compile(r"segments/(?P<unit>[^/.]+(?:\.r\d+)?)\.(?:tar|parquet)")
 
 
@@ -101,6 +105,16 @@ class Ledger:
     retired: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def bare(self) -> bool:
+        """Return whether this is a copy without anything under `private/`, as a publication is."""
+        return not any(path.startswith(PRIVATE) for path in self.stored)
+
+    @property
+    def curated(self) -> bool:
+        """Return whether its images come from sources, and are not made."""
+        return any(r.unit["stage"] == LISTED for r in self.receipts.values())
+
     def claim(self, entries: Iterable[FileEntry], by: str) -> None:
         """Take note that a record names these files."""
         for entry in entries:
@@ -139,44 +153,6 @@ def on_purpose(path: str, stored: Collection[str], retired: Collection[str]) -> 
     if top in ("versions", "exports"):
         return rest.partition("/")[0] in retired
     return revised_path(path) in stored
-
-
-def remedy_of(path: str, *, altered: bool = False) -> str:
-    """Return what to do about a named file that is missing or has another size, or, with the right size, is altered."""
-    stem, _, suffix = path.rpartition(".")
-    if path.startswith(("segments/", "enrolled/")) and parsed(stem)[1] and suffix != "tar":
-        # what it was made of was erased; images alone can be made again, from the rows beside them
-        return RESTORE
-    if path.startswith(("segments/", "audits/", "enrolled/", PREVIEWS)):
-        return RUN_AGAIN.replace(" again:", " again with --deep:") if altered else RUN_AGAIN
-    if path.startswith(SIDE_CARS):
-        return f"delete it, then {MEASURE_AGAIN}" if altered else MEASURE_AGAIN
-    if path.startswith(SPLITS):
-        return f"{RESTORE}, or delete both files of this split and run the same split command again"
-    if path.startswith("exports/"):
-        anew = "run the same generate command again: the export of the newest version is written anew"
-        return f"{RESTORE}, or {'delete it and ' if altered else ''}{anew}"
-    if not altered and path.startswith("versions/") and not path.endswith("manifest.json"):
-        return f"{RESTORE}, or run the same generate command again: what the newest version lacks is written again"
-    return RESTORE
-
-
-def remedy_of_receipt(path: str, manifests: Mapping[str, Manifest]) -> str:
-    """Return what to do about a receipt that is missing or damaged.
-
-    A unit that no version holds is simply worked again, and an audit repeated. What is published follows from its
-    receipts: only those of the newest generation's images come out of a plan again.
-    """
-    match = _UNIT.fullmatch(path)
-    published = {m.generation for m in manifests.values()}
-    if match is None or parsed(path.removesuffix(".json"))[1]:
-        return RESTORE
-    stage, generation = match["stage"], int(match["generation"])
-    if stage.startswith("audit") or generation not in published:
-        return DELETE_AND_RUN
-    if stage == "make" and generation == max(published):
-        return f"{RESTORE}, or {DELETE_AND_RUN}"
-    return RESTORE
 
 
 def wrong_record(claim: Claim, right: Claim) -> Problem:

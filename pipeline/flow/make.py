@@ -24,6 +24,7 @@ from pipeline.domain.records import Candidate, Conditions, Float32, Identity, Sa
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Unit
+from pipeline.flow.aligning import UNFOUND, aligned
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.cones import slot_vectors
 from pipeline.flow.judge import Bench, Templates, samples_of
@@ -42,6 +43,8 @@ class _Measured:
     alone: dict[str, Verdict]
     sound: bool
     stored: bytes
+    unfound: bool = False
+    """Whether there is no face in its picture."""
 
 
 Judged = list[_Measured]
@@ -203,28 +206,35 @@ class _Maker:
         self,
         tries: list[Try],
         conditions: list[Conditions],
-        faces_NHWC: UInt8,
+        pictures_NHWC: UInt8,
         first_order: int,
         templates: Templates,
     ) -> Judged:
         parts = self.parts
+        faces_NHWC, found = aligned(parts, pictures_NHWC)
         stored = [parts.codec.encode(face) for face in faces_NHWC]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
         emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
         measures = measure_fixed(parts.measurers, decoded, parts.judge_batch)
-        sound &= finite_rows(measures, len(tries))
+        if not found.all():
+            # these crops are black: numbers about them are numbers about nobody
+            emb = np.where(found[:, None], emb, np.float32(0))
+            measures = {name: np.where(found, values, np.nan) for name, values in measures.items()}
+        sound &= finite_rows(measures, len(tries)) & found
         if parts.screen is not None:
             near, sound = parts.screen.of_samples(decoded, emb, sound)
             measures |= near
         out: Judged = []
         for n, sample in enumerate(samples_of(tries, conditions, emb, measures, sound, templates)):
             alone = self._bench.alone(sample) if sound[n] else {}
-            out.append(_Measured(sample, first_order + n, alone, bool(sound[n]), stored[n]))
+            out.append(_Measured(sample, first_order + n, alone, bool(sound[n]), stored[n], unfound=not found[n]))
         return out
 
     def _settle(self, window: Window, judged: Judged, twins: TwinMaker | None, pool: ThreadPoolExecutor) -> None:
         for measured in judged:
             sample, verdicts, outcome = self._bench.settle(measured.sample, measured.alone, sound=measured.sound)
+            if measured.unfound:
+                verdicts = UNFOUND
             window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
             keep = None if outcome is Outcome.REFUSED else measured.stored
             candidate = Candidate(sample, measured.order, verdicts, outcome is Outcome.ACCEPTED, False, keep)

@@ -14,22 +14,25 @@ from dataclasses import dataclass
 from pipeline.domain.errors import StoreError
 from pipeline.domain.ports import Clock, Store, Stored
 from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.privacy import HELD
 from pipeline.domain.revisions import parsed
 from pipeline.domain.splits import FOLDER as SPLITS
 from pipeline.domain.unit import Stage
+from pipeline.flow.commit import enrolled_path
 from pipeline.flow.heartbeat import beat_path, standing_lease
 from pipeline.flow.lease import PREFIX as LEASES
 from pipeline.flow.lease import Lease
 from pipeline.flow.ledger import Ledger, Problem, read_ledger
+from pipeline.flow.sidecars import FOLDERS as SIDE_CARS
 
 GRACE_S = 24 * 3600.0
 BATCH = 200
 """Between two batches the lease is renewed, and what was named in the meantime is read."""
 _FOLDERS = (
-    "segments/", "audits/", "enrolled/", PREVIEWS, "versions/", "exports/", "quarantine/", "runs/", "measures/",
-    SPLITS,
+    "segments/", "audits/", "enrolled/", PREVIEWS, "versions/", "exports/", "quarantine/", "runs/", *SIDE_CARS, SPLITS,
+    *HELD,
 )  # fmt: skip
-"""Where orphans are looked for. Recipes, receipts, private files and logs of erasures are never orphans."""
+"""Where orphans are looked for. Recipes, receipts, galleries and logs of erasures are never orphans."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -140,7 +143,10 @@ def _unnamed(store: Store, ledger: Ledger, stored: Iterable[Stored]) -> Iterator
 def _enrolled(ledger: Ledger) -> set[str]:
     """Return the files of enrolled identities that make units refer to: their receipts name ordinals, not files."""
     made = {
-        f"enrolled/g{r.unit['generation']}" for r in ledger.receipts.values() if r.unit["stage"] == Stage.MAKE.value
+        enrolled_path(int(r.unit["generation"]), private=private).removesuffix(".parquet")
+        for r in ledger.receipts.values()
+        if r.unit["stage"] == Stage.MAKE.value
+        for private in (False, True)
     }
     return {p for p in ledger.stored if parsed(p.removesuffix(".parquet"))[0] in made}
 
@@ -159,7 +165,7 @@ def _why(path: str, receipts: Mapping[str, object]) -> str | None:
         return None if re.fullmatch(r"versions/[^/]+/manifest\.(?:json|c2pa)", path) else "no manifest names it"
     if path.startswith("exports/"):
         return "no manifest of an export names it"
-    if path.startswith("measures/"):
+    if path.startswith(SIDE_CARS):
         return "no record of a side-car names it"
     if path.startswith(SPLITS):
         return "no record of a split names it"

@@ -49,6 +49,8 @@ class Parts:
     """Raises LeaseHeldError where another run has taken the dataset over; called before every receipt and manifest."""
     run_facts: Mapping[str, Any]
     """Goes into the `run` part of receipts: token, host, device kind, versions."""
+    aligner: ports.Aligner | None = None
+    """Cuts the generator's pictures to the judge's alignment; None where they are made in it."""
     twins: tuple[ports.Twin, ...] = ()
     """In the order of the recipe."""
     screen: Screen | None = None
@@ -89,10 +91,18 @@ def embed_fixed(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> 
 
 
 def embed_each(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> tuple[Float32, npt.NDArray[np.bool_]]:
-    """Return what `embed_fixed` does, and which rows are sound; a row that is not is all zeros, and fails alone."""
+    """Return what `embed_fixed` does, and which rows are sound; a row that is not is all zeros, and fails alone.
+
+    Of a space whose vectors keep their lengths a row is sound that is finite and has one.
+    """
     emb = _embedded(recogniser, faces_NHWC, batch)
-    sound = unit_length(emb)
+    sound = unit_length(emb) if recogniser.space.norm == "unit" else _has_length(emb)
     return np.where(sound[:, None], emb, np.float32(0)), sound
+
+
+def _has_length(emb_NE: Float32) -> npt.NDArray[np.bool_]:
+    lengths = np.sqrt(np.einsum("ne,ne->n", emb_NE, emb_NE, dtype=np.float64))
+    return np.asarray(np.isfinite(lengths) & (lengths > 0))
 
 
 def _embedded(recogniser: ports.Recogniser, faces_NHWC: UInt8, batch: int) -> Float32:

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import FileEntry, IndexRow, Manifest, Receipt, canonical_json, sha256_hex, version_name
 from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.privacy import PRIVATE, published_cell, use_of
 from pipeline.domain.records import Cell
 from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.twins import is_twin
@@ -45,7 +46,8 @@ def index_rows(parts: Parts, past: Past, standing: Standing, cells: Mapping[int,
             ordinal = int(columns["identity"][n])
             key = columns["key"][n]
             if ordinal in wanted and standing.unit_of[ordinal] == unit and not is_twin(key):
-                rows.append(IndexRow(labels[ordinal], key, ordinal, str(cells[ordinal]), unit, *places[key]))
+                cell = published_cell(parts.recipe, cells[ordinal])
+                rows.append(IndexRow(labels[ordinal], key, ordinal, cell, unit, *places[key]))
     return sorted(rows)
 
 
@@ -83,8 +85,8 @@ def publish(
     version = _next_version(step)
     index = parts.segments.write_index(parts.store, version, rows)
     held = (r for r in known.values() if r.unit["stage"] in (Stage.ENROL.value, Stage.MAKE.value))
-    # previews lie beside what a version stands on
-    stored = (f for r in held for f in r.files if not f.path.startswith(PREVIEWS))
+    # previews lie beside what a version stands on; what is private a publication does without
+    stored = (f for r in held for f in r.files if not f.path.startswith((PREVIEWS, PRIVATE)))
     files = tuple(sorted([index, *stored]))
     bare = Manifest(
         version=version,
@@ -97,9 +99,9 @@ def publish(
         files=files,
         documents=(),
         counts=about.counts,
-        figures=about.figures,
+        figures={**about.figures, **({"rehearsal": True} if parts.recipe.rehearsal else {})},
         models=about.models,
-        use=parts.recipe.use.model_dump(mode="json"),
+        use=use_of(parts.recipe),
         tombstones=_tombstones(step),
     )
     if step.published is not None:

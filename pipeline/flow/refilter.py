@@ -22,6 +22,7 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import Counts
 from pipeline.domain.ports import Filter
 from pipeline.domain.records import Cell, Float32, Sample, Verdict, identity_of, slot_of
+from pipeline.flow.aligning import NO_FACE, UNFOUND
 from pipeline.flow.judge import UNREADABLE, Bench
 from pipeline.flow.window import Outcome
 
@@ -197,6 +198,8 @@ class Rejudgement:
         return Bench(filters, published, fields=self.fields, cells=self.cells)
 
     def _judge(self, held: _Held, n: int, bench: Bench, entering: Set[Outcome]) -> tuple[tuple[Verdict, ...], Outcome]:
+        if not held.is_found(n):
+            return UNFOUND, Outcome.REFUSED
         sample, sound = held.sample(n), held.is_sound(n)
         try:
             alone = bench.alone(sample) if sound else {}
@@ -267,6 +270,9 @@ class _Held:
 
     def is_sound(self, n: int) -> bool:
         return UNREADABLE not in self._columns["reasons"][n]
+
+    def is_found(self, n: int) -> bool:
+        return NO_FACE not in self._columns["reasons"][n]
 
     def attempts_used(self) -> dict[Slot, int]:
         used: dict[Slot, int] = defaultdict(int)

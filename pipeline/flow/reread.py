@@ -23,15 +23,13 @@ from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import stored_sha256
 from pipeline.flow.ledger import (
-    RESTORE,
     Claim,
     Ledger,
     Problem,
-    remedy_of,
-    remedy_of_receipt,
     unit_of,
     wrong_record,
 )
+from pipeline.flow.remedies import RESTORE, remedy_of, remedy_of_receipt
 from pipeline.flow.twins import counts_of_rows
 
 HASHERS = 4

@@ -17,6 +17,8 @@ def fmr_words(calibration: Calibration, cos: float, *, probe_images: int, refere
 
     Beyond the calibrated levels only the side is known, and said.
     """
+    if not calibration.measured_anything:
+        return "unknown: the recogniser is not calibrated"
     try:
         kind = calibration.kind(probe_images=probe_images, reference_images=reference_images)
     except CalibrationError:

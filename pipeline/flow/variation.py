@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.domain.manifest import IndexRow
 from pipeline.domain.ports import Measurer
 from pipeline.domain.recipe import Recipe
+from pipeline.domain.records import Cell
 from pipeline.domain.variation import Tally, bins_of
 from pipeline.flow.parts import Parts
 
@@ -28,7 +29,7 @@ def readings(recipe: Recipe, measurers: Iterable[Measurer]) -> dict[str, str]:
     return dict(sorted(out.items()))
 
 
-def variation_figures(parts: Parts, rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
+def variation_figures(parts: Parts, rows: Sequence[IndexRow], cells_of: Mapping[int, Cell]) -> list[dict[str, Any]]:
     """Return, per condition that a measure reads, what was planned, asked and delivered; see `Tally.facts`.
 
     Every row is counted; one segment's columns are in memory at a time.
@@ -36,6 +37,7 @@ def variation_figures(parts: Parts, rows: Sequence[IndexRow]) -> list[dict[str, 
     Args:
         parts: the ports; the segments are read.
         rows: the index.
+        cells_of: ordinal -> cell, of everybody in it.
     """
     recipe = parts.recipe
     tallies = [
@@ -46,15 +48,21 @@ def variation_figures(parts: Parts, rows: Sequence[IndexRow]) -> list[dict[str, 
     for row in rows if tallies else ():
         by_segment[row.segment][row.key] = row
     for segment in sorted(by_segment):
-        _count(tallies, parts.segments.read_columns(parts.store, segment, _COLUMNS), by_segment.pop(segment))
+        columns = parts.segments.read_columns(parts.store, segment, _COLUMNS)
+        _count(tallies, columns, by_segment.pop(segment), cells_of)
     return [tally.facts() for tally in tallies]
 
 
-def _count(tallies: Sequence[Tally], columns: Mapping[str, Any], published: Mapping[str, IndexRow]) -> None:
+def _count(
+    tallies: Sequence[Tally],
+    columns: Mapping[str, Any],
+    published: Mapping[str, IndexRow],
+    cells_of: Mapping[int, Cell],
+) -> None:
     wanted = [n for n, key in enumerate(columns["key"]) if key in published]
     rows = [published[columns["key"][n]] for n in wanted]
     off_target = np.asarray(columns["off_target"], bool)[wanted]
-    cells, owners = [r.cell for r in rows], [r.identity for r in rows]
+    cells, owners = [str(cells_of[r.identity]) for r in rows], [r.identity for r in rows]
     for tally in tallies:
         asked = np.array([columns["conditions"][n].get(tally.condition, np.nan) for n in wanted], np.float64)
         measured = np.array([columns["measures"][n].get(tally.measure, np.nan) for n in wanted], np.float64)

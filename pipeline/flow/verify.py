@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, IndexRow, Manifest, receipt_path, segment_path
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
+from pipeline.domain.privacy import is_private
 from pipeline.domain.seal import BrokenSealError, unbroken
 from pipeline.domain.twins import without_twins
 from pipeline.domain.unit import Stage
 from pipeline.flow.ledger import (
-    RESTORE,
     Claim,
     Ledger,
     Problem,
     on_purpose,
     read_ledger,
-    remedy_of,
     remedy_of_missing,
     unit_of,
     wrong_record,
 )
+from pipeline.flow.remedies import RESTORE, remedy_of
 from pipeline.flow.reread import Place, Reread
 
 _LAST_PART = b"\nplan_fields:\n"
@@ -49,6 +49,8 @@ class Verified:
             very bytes; 0 where not deep.
         decoded: how many of them were decoded this time.
         problems: what is wrong, by path; empty where all is well.
+        private: how many files under `private/` are named and were not looked for, because this copy has none of them,
+            as a publication has not.
     """
 
     deep: bool
@@ -58,6 +60,7 @@ class Verified:
     images: int
     decoded: int
     problems: tuple[Problem, ...]
+    private: int = 0
 
 
 def verify(
@@ -86,6 +89,8 @@ def verify(
     problems = [*ledger.problems, *_recipes(store, ledger)]
     bad = {p.path for p in problems}
     named = {p: said for p, said in ledger.claims.items() if not on_purpose(p, ledger.stored, ledger.retired)}
+    apart = {p for p in named if is_private(p)} if ledger.bare else set()
+    named = {p: said for p, said in named.items() if p not in apart}
     whole: dict[str, list[Claim]] = {}
     for path, claims in named.items():
         size = ledger.stored[path].bytes if path in ledger.stored else None
@@ -119,8 +124,14 @@ def verify(
         bytes=sum(claims[0].entry.bytes for claims in named.values()),
         images=reader.images if reader else 0,
         decoded=reader.decoded if reader else 0,
-        problems=tuple(sorted(dict.fromkeys(problems))),
+        problems=tuple(sorted({_worded(p) if ledger.curated else p for p in problems})),
+        private=len(apart),
     )
+
+
+def _worded(problem: Problem) -> Problem:
+    """Return a problem of a curated dataset, whose units another command works again."""
+    return replace(problem, remedy=problem.remedy.replace("generate command", "curate command"))
 
 
 def _recipes(store: Store, ledger: Ledger) -> Iterable[Problem]:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.adapters.codec import SOURCE_TYPE, JpegCodec, JpegOptions
+from pipeline.adapters.codec import SOURCE_TYPE, JpegCodec, JpegOptions, PhotographCodec, source_type
+from pipeline.adapters.decoding.marks import marks_of
 from pipeline.domain.ports import Codec
 from pipeline.domain.records import UInt8
 
@@ -187,3 +188,36 @@ def test_the_mark_changes_no_pixel(face: UInt8) -> None:
     start = marked.index(b"\xff\xe1")
     assert marked[:start] + marked[start + len(marked) - len(plain) :] == plain
     assert np.array_equal(codec.decode(marked), codec.decode(plain))
+
+
+TERM = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+@pytest.mark.parametrize(
+    ("marks", "stated"),
+    [
+        ((), None),
+        (("c2pa",), None),
+        (("iptc:digitalCapture",), "digitalCapture"),
+        (("c2pa", "iptc:trainedAlgorithmicMedia"), "trainedAlgorithmicMedia"),
+        (("iptc:digitalCapture", "iptc:compositeWithTrainedAlgorithmicMedia"), "compositeWithTrainedAlgorithmicMedia"),
+        (('iptc:x"/><evil', "iptc:"), None),
+    ],
+)
+def test_photographs_say_of_themselves_what_their_source_said(
+    face: UInt8, marks: tuple[str, ...], stated: str | None
+) -> None:
+    """A photograph is not called generated; a mark that it came with is kept; a credential that is void is not."""
+    data = PhotographCodec(JpegOptions(quality=90)).encode(face, marks)
+    assert source_type(data) == (stated and TERM + stated)
+    assert marks_of(data, "jpeg") == ((f"iptc:{stated}",) if stated else ())
+    assert b"Iptc4xmpExt" in data or not stated
+
+
+def test_photographs_have_the_pixels_that_the_judge_sees(face: UInt8) -> None:
+    """Marked or not, and whichever codec wrote it, a picture decodes to the same pixels."""
+    minted, photographed = JpegCodec(), PhotographCodec()
+    seen = [minted.encode(face), photographed.encode(face), photographed.encode(face, ["iptc:digitalCapture"])]
+    assert len(set(seen)) == 3
+    for data in seen[1:]:
+        np.testing.assert_array_equal(photographed.decode(data), minted.decode(seen[0]))

@@ -24,6 +24,7 @@ from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.intake import Fault, Input, Source, Unreadable
 
 MAGIC = struct.pack("<I", 0xCED7230A)
+RIGHTS = {"licence": "CC0-1.0", "lawful_basis": "made up for a test"}
 
 
 def head(name: str, size: bytes, kind: bytes = b"0") -> bytes:
@@ -100,14 +101,14 @@ def test_half_a_character_becomes_text_that_can_be_written(tmp_path: Path) -> No
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     (tmp_path / "s.tar").write_bytes(out.getvalue())
-    (one,) = TarSource(TarOptions(path="."), LocalFiles(tmp_path)).listing()
+    (one,) = TarSource(TarOptions(path=".", **RIGHTS), LocalFiles(tmp_path)).listing()
     assert one.label == "?x"
     assert set(one.columns) == {"cls", "k?"}
     assert all((k + v).encode() for k, v in one.columns.items())
 
 
 def folder(root: Path) -> FolderSource:
-    return FolderSource(FolderOptions(path="."), LocalFiles(root))
+    return FolderSource(FolderOptions(path=".", **RIGHTS), LocalFiles(root))
 
 
 def test_links_that_fork_at_every_level_do_not_double_the_listing(tmp_path: Path) -> None:
@@ -177,8 +178,8 @@ class FailingFiles(StoreFiles):
 
 def of(kind: str, files: Files) -> Source:
     if kind == "s.tar":
-        return TarSource(TarOptions(path="."), files)
-    return RecordIOSource(RecordIOSourceOptions(path="."), files)
+        return TarSource(TarOptions(path=".", **RIGHTS), files)
+    return RecordIOSource(RecordIOSourceOptions(path=".", **RIGHTS), files)
 
 
 @pytest.mark.parametrize("kind", ["s.tar", "t.rec"])
@@ -224,7 +225,7 @@ def table(**columns: Any) -> tuple[TableSource, list[Input], bytes]:
     pq.write_table(pa.table(columns), out, row_group_size=2, compression="none", use_dictionary=False)
     store = MemoryStore()
     store.put("t.parquet", out.getvalue())
-    source = TableSource(TableOptions(path="."), StoreFiles(store))
+    source = TableSource(TableOptions(path=".", **RIGHTS), StoreFiles(store))
     return source, list(source.listing()), out.getvalue()
 
 
@@ -241,7 +242,7 @@ def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
     file = pq.ParquetFile(io.BytesIO(data))
     page = file.metadata.row_group(1).column(0).data_page_offset
     (tmp_path / "t.parquet").write_bytes(data[:page] + b"\xff" * 24 + data[page + 24 :])
-    source = TableSource(TableOptions(path="."), LocalFiles(tmp_path))
+    source = TableSource(TableOptions(path=".", **RIGHTS), LocalFiles(tmp_path))
     listed = list(source.listing())
     together = list(source.read(listed))
     assert together == [next(iter(source.read([one]))) for one in listed]

@@ -54,7 +54,7 @@ def test_a_quantised_model_is_run_one_image_at_a_time() -> None:
 def test_without_a_calibration_no_rate_can_be_given() -> None:
     """A recogniser that a user brings has thresholds only once it is calibrated, and says how."""
     with pytest.raises(CalibrationError, match="facemint calibrate onnx"):
-        _ = recogniser(FOAMLIU).calibration
+        recogniser(FOAMLIU).calibration.kind(probe_images=1, reference_images=1)
 
 
 @with_assets

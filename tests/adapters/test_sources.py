@@ -7,10 +7,13 @@ import json
 import os
 import struct
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
+import msgpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 
 from pipeline.adapters.sources.files import Files, LocalFiles, StoreFiles
 from pipeline.adapters.sources.folders import FolderOptions, FolderSource
+from pipeline.adapters.sources.lmdb import LmdbSource, LmdbSourceOptions
 from pipeline.adapters.sources.recordio import RecordIOSource, RecordIOSourceOptions
 from pipeline.adapters.sources.tables import TableOptions, TableSource
 from pipeline.adapters.sources.tar_walk import walk_tar
@@ -28,6 +32,7 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.intake import Fault, Input, Source, Unreadable
 
 IMAGES = [bytes([n]) * (40 + n) for n in range(9)]
+RIGHTS = {"licence": "CC0-1.0", "lawful_basis": "made up for a test"}
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
@@ -64,6 +69,16 @@ def table_of(**columns: Any) -> bytes:
     return out.getvalue()
 
 
+def lmdb_of(**items: bytes) -> bytes:
+    """Return an LMDB file with these values, put in in this order."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "x.lmdb"
+        with lmdb.open(str(path), subdir=False, map_size=1 << 26, lock=False) as env, env.begin(write=True) as txn:
+            for key, value in items.items():
+                txn.put(key.encode(), value)
+        return path.read_bytes()
+
+
 def laid(root: Path, **files: bytes) -> Path:
     for name, data in files.items():
         path = root / name.replace("__", "/")
@@ -73,19 +88,23 @@ def laid(root: Path, **files: bytes) -> Path:
 
 
 def folder_source(files: Files, **options: Any) -> Source:
-    return FolderSource(FolderOptions(path=".", **options), files)
+    return FolderSource(FolderOptions(path=".", **RIGHTS, **options), files)
 
 
 def tar_source(files: Files, **options: Any) -> Source:
-    return TarSource(TarOptions(path=".", **options), files)
+    return TarSource(TarOptions(path=".", **RIGHTS, **options), files)
 
 
 def rec_source(files: Files, **_: Any) -> Source:
-    return RecordIOSource(RecordIOSourceOptions(path="."), files)
+    return RecordIOSource(RecordIOSourceOptions(path=".", **RIGHTS), files)
 
 
 def table_source(files: Files, **options: Any) -> Source:
-    return TableSource(TableOptions(path=".", **options), files)
+    return TableSource(TableOptions(path=".", **RIGHTS, **options), files)
+
+
+def lmdb_source(files: Files, **options: Any) -> Source:
+    return LmdbSource(LmdbSourceOptions(path=".", **RIGHTS, **options), files)
 
 
 KINDS: dict[str, tuple[Callable[..., Source], dict[str, bytes]]] = {
@@ -104,6 +123,10 @@ KINDS: dict[str, tuple[Callable[..., Source], dict[str, bytes]]] = {
     "parquet": (
         table_source,
         {"data.parquet": table_of(image=[{"bytes": i, "path": None} for i in IMAGES], label=[n % 3 for n in range(9)])},
+    ),
+    "lmdb": (
+        lmdb_source,
+        {"train.lmdb": lmdb_of(**{str(n): msgpack.packb((IMAGES[n], n % 3)) for n in range(9)}, __len__=b"\x09")},
     ),
 }  # fmt: skip
 
@@ -451,8 +474,8 @@ def test_a_mutated_table_raises_nothing(at: float, junk: bytes) -> None:
 def test_files_beside_tars_are_companions_or_faults(tmp_path: Path) -> None:
     """What img2dataset leaves beside a tar is no input; a compressed tar, or anything else, is one with a fault."""
     laid(tmp_path, **{
-        "00000.tar": tar_of(("a.jpg", b"1")), "00000.parquet": b"", "00000_stats.json": b"{}", "b.tar.gz": b"\x1f\x8b",
-        "readme": b"?", "c.tar": b"", "d.tar": b"not a tar at all" * 90,
+        "00000.tar": tar_of(("a.jpg", b"1")), "00000.parquet": table_of(key=["a"]), "00000_stats.json": b"{}",
+        "b.tar.gz": b"\x1f\x8b", "readme": b"?", "c.tar": b"", "d.tar": b"not a tar at all" * 90,
     })  # fmt: skip
     found = {i.path: i.fault.reason if i.fault else None for i in tar_source(LocalFiles(tmp_path)).listing()}
     assert found == {

@@ -64,7 +64,7 @@ def test_templates_scale_with_the_crop() -> None:
 
 def test_an_unknown_alignment_is_named_with_the_known_ones() -> None:
     """A user's mistake ends in one line."""
-    with pytest.raises(UserError, match=r"'ffhq': unknown; known alignments: arcface-112, phantom-112"):
+    with pytest.raises(UserError, match=r"'ffhq': unknown; known alignments: arcface-112, fairface-224, phantom-112"):
         alignment("ffhq")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.domain.errors import InterruptedRunError, QuarantinedError, RetryableStoreError, UserError
+from pipeline.domain.errors import InterruptedRunError, QuarantinedError, RetryableStoreError, StoppedError, UserError
 from pipeline.domain.manifest import Receipt, receipt_path
 from pipeline.domain.ports import Executor
 from pipeline.execute.inline import InlineExecutor
@@ -46,6 +47,32 @@ class ExecutorContract:
         assert sorted(done) == [name(n) for n in range(12)]
         assert all(toy.store.size(receipt_path(n)) for n in done)
         assert [len(toy.tries(n)) for n in range(12)] == [1] * 12
+
+    def test_a_limit_that_is_met_ends_the_run_between_units(self, tmp_path: Path) -> None:
+        """What is worked ends and is yielded, nothing new begins, and the error is that of the limit, status 6."""
+        toy, stop = Toy(tmp_path, seconds=0.05), Stop()
+        done: list[Receipt] = []
+        stop.limit = lambda: StoppedError("the budget is spent") if len(done) >= 3 else None
+        with self.open(toy, stop) as executor, pytest.raises(StoppedError, match="the budget is spent") as caught:
+            done.extend(executor.run(units(*range(12))))
+        assert caught.value.exit_status == 6
+        # two workers at most have a unit in hand when the third is done
+        assert 3 <= len(done) <= 5
+        assert {r.name for r in done} == {name(n) for n in range(12) if toy.store.size(receipt_path(name(n)))}
+        assert toy.store.list("quarantine/") == []
+
+    def test_workers_are_counted_for_as_long_as_they_are_held(self, tmp_path: Path) -> None:
+        """Nothing before the first, more while they wait, and nothing more once they are let go."""
+        with self.open(Toy(tmp_path, seconds=0.1)) as executor:
+            assert executor.worker_seconds() == 0
+            assert len(list(executor.run(units(0, 1, 2)))) == 3
+            worked_s = executor.worker_seconds()
+            assert worked_s >= 0.15
+            time.sleep(0.05)
+            assert executor.worker_seconds() >= worked_s + 0.04
+        held_s = executor.worker_seconds()
+        time.sleep(0.05)
+        assert executor.worker_seconds() == held_s
 
     def test_no_units_no_receipts(self, tmp_path: Path) -> None:
         """An empty list is done at once, and a second list on the same executor is worked as the first."""

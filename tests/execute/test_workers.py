@@ -53,6 +53,7 @@ class Desk:
         self.worked: list[tuple[str, int]] = []
         self.mute: set[int] = set()
         """Units whose worker is lost after the receipt is written, and before the answer is sent."""
+        self.noticed: set[str] = set()
         self.before_start: Callable[[], Lost | Raised | None] = lambda: None
 
     def open(self) -> None:
@@ -61,9 +62,13 @@ class Desk:
     def close(self) -> None:
         """Do nothing."""
 
-    def cpus(self) -> float:
+    def room(self) -> float:
         """Return the CPUs of the nodes."""
         return float(sum(self.nodes.values()))
+
+    def leaving(self) -> set[str]:
+        """Return the nodes that got a notice."""
+        return self.noticed
 
     def hire(self, workers: int | None) -> Process:
         """Return a process on the node with most room, or one that waits for room."""
@@ -200,7 +205,9 @@ def test_a_cluster_without_room_ends_the_run_with_what_to_do(tmp_path: Path, mon
     """A run that finds no room for any worker waits so long and no longer."""
     monkeypatch.setattr(pool, "ROOM_S", 0.1)
     executor = over(Desk(Toy(tmp_path), {}), workers=2)
-    with pytest.raises(WorkerStartError, match=r"^no worker found room .* 0.1 s: 2 are wanted, 0 CPUs .* to resume$"):
+    with pytest.raises(
+        WorkerStartError, match=r"^no worker found room .* 0.1 s: 2 are wanted, .* for 0; .* to resume$"
+    ):
         done(executor, 0)
 
 

@@ -130,7 +130,7 @@ def traces(store: Store, ordinals: Iterable[int] = (), images: Iterable[str] = (
     """Collect what is to be searched for, before it is erased."""
     who, which, out, segments = {*ordinals}, {*images}, Traces(), Segments()
     candidates = set[int]()
-    for path in store.list("enrolled/"):
+    for path in [*store.list("enrolled/"), *store.list("private/enrolled/")]:
         for identity in segments.read_identities(store, path)[0]:
             if identity.ordinal in who:
                 candidates.add(identity.candidate)

@@ -37,6 +37,7 @@ def test_an_empty_place_is_planned_from_a_trial(tmp_path: Path) -> None:
     assert found.make_units == (3, 0)
     assert found.candidates >= 24
     assert found.bytes > 0
+    assert found.worker_hours is not None
     assert found.hours == pytest.approx(found.worker_hours / 2)
     assert "trial" in found.costs.source
 

@@ -1,7 +1,7 @@
 """The dataset card: README.md of a version, a datasheet for people and for the Hugging Face hub.
 
 Equal facts give equal text. Nothing is said but what manifest and model cards hold, and what is true of every dataset
-that facemint mints. Its YAML lets `datasets` load the index from the version's folder.
+that facemint mints or curates. Its YAML lets `datasets` load the index from the version's folder.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
             figures: optional `balance`, a list of {cell, asked, reached, share, share_95: [low, high],
                 adjusted_share (or None)}, where the cell `all` alone means that none was asked for; optional
                 `balance_fields`, the cells' attribute fields, and `balance_summary`, name -> figure; optional
-                `thresholds`, filter -> fields; optional
+                `thresholds`, filter -> fields; optional `rehearsal`, whether weights were made up; optional
                 `variation`, what `pipeline.domain.variation.Tally.facts` gives per condition; optional
                 `leakage`; anything else, however nested, is listed;
             models: role -> {name, licence, sha256, commercial_use, source}; a model in the role `generator` whose
                 name holds `phantom` makes this a card of phantoms;
             spaces: role -> fields of a `Space`; calibrations: role -> {source, n_impostor, eer, lowest_fmr,
                 largest_gallery (or None)};
-            use: `purpose`, `commercial`, optional `licence`; licence: what is known of it;
+            use: `purpose`, `commercial`, optional `licence`, optional `real_people`, with which `counts` has `inputs`
+                and `sources`; licence: what is known of it;
             last_label: the highest label of the version; labels have gaps where somebody left;
             index: `name` and `bytes` of its file.
 
@@ -50,10 +51,12 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
     fields = ", ".join(_plain(f) for f in figures.pop("balance_fields", []))
     summary = figures.pop("balance_summary", {})
     models = manifest_facts.get("models", {})
+    real = bool(manifest_facts["use"].get("real_people"))
     leakage = figures.setdefault("leakage", "not measured")
     text: str = _template().render(
         manifest_facts,
         models=models,
+        rehearsal=figures.pop("rehearsal", False),
         thresholds=figures.pop("thresholds", {}),
         leakage=_leakage_said(leakage, figures),
         **_screened(leakage),
@@ -64,6 +67,7 @@ def dataset_card(manifest_facts: Mapping[str, Any]) -> str:
         fields=f": {fields}" if fields else "",
         others=figures,
         sources=[_plain(s) for s in dict.fromkeys(str(card.get("source", "")) for card in models.values()) if s],
+        real_people=real,
         phantom="phantom" in str(models.get("generator", {}).get("name", "")),
         front=_front_matter(manifest_facts),
     )
@@ -135,7 +139,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         # the hub's word where none was given
         **(licence_of(stated).hub if (stated := facts["use"].get("licence")) else {"license": "unknown"}),
         "task_categories": ["image-classification"],
-        "tags": ["face-recognition", "synthetic", "webdataset"],
+        "tags": ["face-recognition", *([] if facts["use"].get("real_people") else ["synthetic"]), "webdataset"],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
         "size_categories": [_size_category(rows)],

@@ -76,7 +76,7 @@ def _read(stream: IO[bytes]) -> bytes | None:
 
 def _answer(out: IO[bytes], found: Decoded | Refusal) -> None:
     told: dict[str, Any]
-    pixels = b""
+    pixels: Any = b""
     if isinstance(found, Refusal):
         told = {"reason": found.reason, "found": found.found, "value": found.value, "threshold": found.threshold}
     else:
@@ -84,7 +84,7 @@ def _answer(out: IO[bytes], found: Decoded | Refusal) -> None:
             "shape": found.image_HWC.shape, "kind": found.kind, "orientation": found.orientation,
             "notes": found.notes, "marks": found.marks,
         }  # fmt: skip
-        pixels = found.image_HWC.tobytes()
+        pixels = found.image_HWC.data
     head = json.dumps(told).encode()
     out.write(struct.pack("<I", len(head)))
     out.write(head)

@@ -68,6 +68,12 @@ def croissant_of(head: Mapping[str, Any], entries: Sequence[FileEntry]) -> dict[
         "distribution": objects,
         "recordSet": sets,
     }
+    if head.get("real_people"):
+        described["description"] = (
+            f"{head['num_images']} photographs of the faces of {head['num_classes']} real people, with dense labels, "
+            f"exported from the dataset with digest {source['digest']}."
+        )
+        described["keywords"] = ["face recognition", "image classification"]
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     return {NAME: text, **({f"{folder}/{SUMS}": lines} if out else {})}
 

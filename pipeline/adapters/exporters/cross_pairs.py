@@ -19,7 +19,13 @@ from pydantic import Field
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.hub import PARQUET, Licence, licence_line, schema_of
 from pipeline.adapters.exporters.images import by_label, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.captions import CAPTIONS, Phrases, caption, cross_pairs, describe, differing
@@ -224,11 +230,11 @@ def _image(row: IndexRow, image: bytes, said: Mapping[str, Phrases]) -> dict[str
 
 def _card(head: Mapping[str, Any]) -> str:
     source, words = head["source"], head["caption_words"]
+    tag, one = ("", "person") if head.get("real_people") else ("- synthetic\n", "synthetic identity")
     return f"""---
 license: {head["license"]}
 tags:
-- synthetic
-- face
+{tag}- face
 configs:
 - config_name: pairs
   default: true
@@ -243,7 +249,7 @@ configs:
 
 # {source["name"]} {source["version"]} as cross-pairs
 
-{head["pairs"]:,} pairs of two images of one synthetic identity, over {head["num_images"]:,} images of
+{head["pairs"]:,} pairs of two images of one {one}, over {head["num_images"]:,} images of
 {head["num_classes"]:,} identities. Dataset digest `{source["digest"]}`;
 the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
@@ -282,6 +288,6 @@ pairs = load_dataset("path/to/this/folder", "pairs", split="train")
 faces = load_dataset("path/to/this/folder", "images", split="train")
 ```
 
-Labels name synthetic identities, which were made and are nobody. Cells are a model's estimates of appearance.
+Labels {whose_labels(head)}. Cells are a model's estimates of appearance.
 {licence_line(head)}
 """

@@ -16,7 +16,14 @@ from pydantic import Field
 from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import shuffled, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    people,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.manifest import IndexRow
@@ -158,7 +165,7 @@ def _card(head: Mapping[str, Any], shards: int, *, named: bool) -> str:
     return f"""
 # {source["name"]} {source["version"]}
 
-{head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities in {shards:,} Parquet shards,
+{head["num_images"]:,} face images of {head["num_classes"]:,} {people(head)} in {shards:,} Parquet shards,
 shuffled across identities. Dataset digest `{source["digest"]}`;
 the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
@@ -178,7 +185,7 @@ from datasets import load_dataset
 faces = load_dataset("path/to/this/folder", split="train")
 ```
 
-Labels name synthetic identities, which were made and are nobody. Cells are a model's estimates of appearance,
+Labels {whose_labels(head)}. Cells are a model's estimates of appearance,
 pooled over an identity's probe images; they are not facts about a person.
 {licence_line(head)}
 """

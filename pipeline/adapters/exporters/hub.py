@@ -86,7 +86,7 @@ def front_matter(
         "pretty_name": f"{source['name']} {source['version']}",
         **_licence(licence, head.get("licence")),
         "task_categories": ["image-classification"],
-        "tags": ["face-recognition", "synthetic"],
+        "tags": ["face-recognition", *([] if head.get("real_people") else ["synthetic"])],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
         "size_categories": [next((name for bound, name in _SIZES if images < bound), "n>1T")],

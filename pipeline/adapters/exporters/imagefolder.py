@@ -18,7 +18,14 @@ from pydantic import Field
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import by_label, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    people,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import OutputError
@@ -119,7 +126,7 @@ def _card(head: Mapping[str, Any]) -> str:
     return f"""
 # {source["name"]} {source["version"]} as an image folder
 
-{head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities.
+{head["num_images"]:,} face images of {head["num_classes"]:,} {people(head)}.
 Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 | file | content |
@@ -135,7 +142,7 @@ from datasets import load_dataset
 faces = load_dataset("imagefolder", data_dir=".", split="train")
 ```
 
-Labels, 0 to {max(head["num_classes"] - 1, 0)}, name synthetic identities, which were made and are nobody. Cells are a
+Labels, 0 to {max(head["num_classes"] - 1, 0)}, {whose_labels(head)}. Cells are a
 model's estimates of appearance, pooled over an identity's probe images; they are not facts about a person.
 {licence_line(head)}
 """

@@ -26,7 +26,14 @@ from pydantic import Field
 
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.images import shuffled, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    people,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import UserError
@@ -225,7 +232,7 @@ def _card(head: Mapping[str, Any]) -> str:
     held = "(JPEG, label)" if features is None else f"(JPEG, embedding by {features} as an .npy file, label)"
     return f"""# {source["name"]} {source["version"]} as LMDB
 
-{head["num_images"]:,} face images of {head["num_classes"]:,} synthetic identities, shuffled across identities.
+{head["num_images"]:,} face images of {head["num_classes"]:,} {people(head)}, shuffled across identities.
 Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 | key in `{FILE}` | value, packed by msgpack |
@@ -253,5 +260,5 @@ face = Image.open(io.BytesIO(jpeg))
 env.close()
 ```
 
-Labels, 0 to {head["num_classes"] - 1}, name synthetic identities, which were made and are nobody.
+Labels, 0 to {head["num_classes"] - 1}, {whose_labels(head)}.
 """

@@ -48,6 +48,18 @@ def labels_part(index: Sequence[IndexRow], about: Mapping[str, Any]) -> Part:
     return Part((LABELS,), write)
 
 
+def people(head: Mapping[str, Any]) -> str:
+    """Return what identities are, in the middle of a sentence."""
+    return "real people" if head.get("real_people") else "synthetic identities"
+
+
+def whose_labels(head: Mapping[str, Any]) -> str:
+    """Return what a card says of whom labels stand for, in the middle of a sentence."""
+    if head.get("real_people"):
+        return "stand for real people: use their faces on no other ground, and for nothing else, than was agreed"
+    return "name synthetic identities, which were made and are nobody"
+
+
 def bytes_line(head: Mapping[str, Any]) -> str:
     """Return what a card says of an image's bytes."""
     if "image_px" not in head:

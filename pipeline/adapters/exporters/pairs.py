@@ -21,7 +21,7 @@ from pydantic import Field
 from pipeline.adapters.exporters.files import hashed
 from pipeline.adapters.exporters.hub import PARQUET
 from pipeline.adapters.exporters.images import with_images
-from pipeline.adapters.exporters.notes import bytes_line, choice_lines
+from pipeline.adapters.exporters.notes import bytes_line, choice_lines, people
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.verification_bin import write_bin
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
@@ -263,7 +263,7 @@ configs:
 # {source["name"]} {source["version"]} as verification pairs
 
 {head["pairs"]:,} pairs and {head["triplets"]:,} triplets over {head["num_images"]:,} images of {head["num_classes"]:,}
-synthetic identities, in {head["folds"]} folds of {each:,} mated and {each:,} non-mated pairs. Dataset digest
+{people(head)}, in {head["folds"]} folds of {each:,} mated and {each:,} non-mated pairs. Dataset digest
 `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 - No identity is in two folds.

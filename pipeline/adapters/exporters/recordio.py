@@ -18,7 +18,14 @@ import numpy as np
 
 from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.images import by_label, shuffled, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    people,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.errors import OutputError
@@ -242,7 +249,7 @@ def _card(head: Mapping[str, Any]) -> str:
     layout = _LAYOUTS[head["layout"]].format(last=images - 1, images=images, first=images + 1, end=images + classes)
     return f"""# {source["name"]} {source["version"]} as RecordIO
 
-{images:,} images of {classes:,} synthetic identities. Layout: {head["layout"]}: {layout}.
+{images:,} images of {classes:,} {people(head)}. Layout: {head["layout"]}: {layout}.
 Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 | file | content |
@@ -284,5 +291,5 @@ places = dict(map(int, line.split()) for line in open("train.idx"))
 label, jpeg = read_record(open("train.rec", "rb"), places[{int(head["layout"] == "legacy")}])
 ```
 
-Labels, 0 to {max(classes - 1, 0)}, name synthetic identities, which were made and are nobody.
+Labels, 0 to {max(classes - 1, 0)}, {whose_labels(head)}.
 """

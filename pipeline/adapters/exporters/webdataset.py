@@ -16,7 +16,14 @@ from pydantic import Field
 
 from pipeline.adapters.exporters.files import HashedFile
 from pipeline.adapters.exporters.images import shuffled, with_images
-from pipeline.adapters.exporters.notes import LABELS_LINE, bytes_line, choice_lines, labels_part
+from pipeline.adapters.exporters.notes import (
+    LABELS_LINE,
+    bytes_line,
+    choice_lines,
+    labels_part,
+    people,
+    whose_labels,
+)
 from pipeline.adapters.exporters.resizing import resized
 from pipeline.adapters.exporters.tars import TarWriter
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
@@ -134,7 +141,7 @@ configs:
 
 # {source["name"]} {source["version"]} as WebDataset
 
-{head["num_images"]:,} images of {head["num_classes"]:,} synthetic identities in {len(shards):,} shards,
+{head["num_images"]:,} images of {head["num_classes"]:,} {people(head)} in {len(shards):,} shards,
 shuffled across identities. Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 | member | content |
@@ -157,6 +164,6 @@ from datasets import load_dataset
 samples = load_dataset("webdataset", data_files="train-*.tar", split="train")
 ```
 
-Labels name synthetic identities, which were made and are nobody. Cells are a model's estimates of appearance,
+Labels {whose_labels(head)}. Cells are a model's estimates of appearance,
 pooled over an identity's probe images; they are not facts about a person.
 """

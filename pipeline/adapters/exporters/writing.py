@@ -54,7 +54,7 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         kind: the exporter's.
         index: what is exported.
         about: name, version, digest (of the dataset) and seed (of the run); `chosen`, where images were chosen;
-            `licence`, where the dataset states one.
+            `licence`, where the dataset states one; `real_people`, where its images are photographs of some.
         options: what else the bytes depend on.
 
     Raises:
@@ -71,6 +71,7 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         "kind": kind,
         "source": {name: about[name] for name in KEYS},
         **({"licence": about["licence"]} if about.get("licence") else {}),
+        **({"real_people": True} if about.get("real_people") else {}),
         **about.get("chosen", {}),
         **options,
         "num_classes": len({row.label for row in index}),

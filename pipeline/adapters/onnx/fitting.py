@@ -1,10 +1,12 @@
-"""Pictures of any shape into the square that a detector looks at."""
+"""Pictures of any shape into the square that a detector looks at, and pixels into the numbers that networks take."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from pipeline.domain.records import UInt8
+from pipeline.domain.records import Float32, UInt8
 
 
 def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:
@@ -21,3 +23,18 @@ def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:
     size = (max(1, new_width), max(1, new_height))
     canvas[: size[1], : size[0]] = cv2.resize(image_HWC, size)
     return canvas, size[1] / height
+
+
+def planes(faces_NHWC: UInt8, mean: Sequence[float], std: Sequence[float], *, bgr: bool = False) -> Float32:
+    """Return (pixel - mean) / std as float32 NCHW, each colour with its own numbers, in the order red, green, blue.
+
+    `bgr` turns the order of the result's planes alone. A plane at a time, because numbers that lie three apart are
+    slow to reach: several times the time of arithmetic over the whole.
+    """
+    count, height, width, _ = faces_NHWC.shape
+    out_NCHW = np.empty((count, 3, height, width), np.float32)
+    for colour in range(3):
+        plane_NHW = out_NCHW[:, 2 - colour if bgr else colour]
+        np.subtract(faces_NHWC[..., colour], np.float32(mean[colour]), out=plane_NHW, dtype=np.float32)
+        np.divide(plane_NHW, np.float32(std[colour]), out=plane_NHW)
+    return out_NCHW

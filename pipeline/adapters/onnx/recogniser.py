@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.adapters.onnx.fitting import planes
 from pipeline.adapters.onnx.session import model_file, session_of
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.calibration_file import RecogniserNode
-from pipeline.domain.errors import CalibrationError, UserError
+from pipeline.domain.errors import UserError
 from pipeline.domain.ports import ModelCard
 from pipeline.domain.records import Float32, UInt8, unit_rows
 from pipeline.domain.space import Space
@@ -59,6 +60,9 @@ class OnnxRecogniser:
         UserError: the file is missing, or takes or gives something else than crops and embeddings.
     """
 
+    use = "onnx"
+    """What recipes call it."""
+
     def __init__(self, options: OnnxRecogniserOptions) -> None:
         self._options = options
         path, digest = model_file(options.path, "a recogniser of the ArcFace kind")
@@ -95,13 +99,9 @@ class OnnxRecogniser:
 
     @property
     def calibration(self) -> Calibration:
-        """Return the calibration of the options' file; raises CalibrationError where they name none."""
-        if self._measured is None:
-            raise CalibrationError(
-                f"recogniser {self._options.name}: is not calibrated, and no threshold can be given as a rate; run "
-                "`facemint calibrate onnx FACES --set path=...` and name the file in `calibration`"
-            )
-        return self._measured
+        """Return the calibration of the options' file; where they name none, one that knows no rate."""
+        how = f"run `facemint calibrate {self.use} FACES --set path=...` and name the file in `calibration`"
+        return self._measured or Calibration.none(self.space, how)
 
     def embed(self, faces_NHWC: UInt8) -> Float32:
         """Return emb_NE, float32 unit rows.
@@ -122,11 +122,7 @@ class OnnxRecogniser:
 
     def _blobs(self, faces_NHWC: UInt8) -> Float32:
         options = self._options
-        mean, std = np.array(options.mean, np.float32), np.array(options.std, np.float32)
-        scaled = (faces_NHWC.astype(np.float32) - mean) / std
-        if options.channels == "bgr":
-            scaled = scaled[..., ::-1]
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+        return planes(faces_NHWC, options.mean, options.std, bgr=options.channels == "bgr")
 
     @cached_property
     def _trial(self) -> Float32:

@@ -17,30 +17,25 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.adapters.onnx.fitting import fitted
+from pipeline.adapters.onnx.fitting import fitted, planes
+from pipeline.adapters.onnx.packs import DETECTOR, LICENCE, kind_of
 from pipeline.adapters.onnx.session import model_file, session_of
-from pipeline.domain.detection import Detections, non_maximum
+from pipeline.domain.detection import Detections, DetectorNode, non_maximum
 from pipeline.domain.errors import UserError
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import ModelCard
 from pipeline.domain.records import Float32, UInt8
 
 STRIDES_px = (8, 16, 32)
 ANCHORS = 2
 """Anchors at each place."""
-_MEAN, _SCALE = 127.5, 128.0
+_MEAN, _SCALE = (127.5,) * 3, (128.0,) * 3
 
 
-class ScrfdOptions(Node):
+class ScrfdOptions(DetectorNode):
     """An SCRFD detector with landmarks, as an ONNX file."""
 
     use: Literal["scrfd"] = "scrfd"
-    path: Annotated[str, Field(min_length=1)]
-    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
-    """Side of the square that pictures are scaled into. Tight crops are found at 320 or less, small faces at more."""
-    score: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Least score of a face."""
-    overlap: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """Boxes that overlap a surer one by more are the same face."""
+    licence: Annotated[str, Field(min_length=2, max_length=500)] = LICENCE
 
 
 class Scrfd:
@@ -51,25 +46,32 @@ class Scrfd:
     """
 
     def __init__(self, options: ScrfdOptions, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        path, self.sha256 = model_file(options.path, "an SCRFD model, det_500m.onnx for one")
-        self._options = options
+        path, digest = model_file(options.path, "an SCRFD model, det_500m.onnx for one")
+        self._options, self.size_px = options, options.size_px
         self._session = session_of(path, providers)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        widths = [o.shape[-1] for o in outputs]
-        if len(inputs) != 1 or widths != [1] * 3 + [4] * 3 + [10] * 3:
+        if kind_of(self._session) != DETECTOR:
+            widths = [o.shape[-1] if o.shape else None for o in outputs]
             raise UserError(
                 f"{path}: has outputs of widths {widths}; an SCRFD with landmarks has scores, boxes and points of "
                 "three strides (1 1 1 4 4 4 10 10 10)"
             )
         self._input = inputs[0].name
+        self.card = ModelCard(
+            name=f"scrfd-{path.stem}",
+            sha256=digest,
+            licence=options.licence,
+            source=f"InsightFace model zoo, {path.name}",
+            commercial_use=options.commercial,
+            row_independent=True,
+            epoch=1,
+        )
         self._centres = {stride: _centres(options.size_px // stride, stride) for stride in STRIDES_px}
 
     def detect(self, image_HWC: UInt8) -> Detections:
         """Return the faces of one uint8 RGB picture."""
-        size_px = self._options.size_px
-        canvas, scale = fitted(image_HWC, size_px)
-        blob = ((canvas.astype(np.float32) - _MEAN) / _SCALE).transpose(2, 0, 1)[None]
-        out = self._session.run(None, {self._input: np.ascontiguousarray(blob)})
+        canvas, scale = fitted(image_HWC, self.size_px)
+        out = self._session.run(None, {self._input: planes(canvas[None], _MEAN, _SCALE)})
         scores, boxes, points = [], [], []
         for n, stride in enumerate(STRIDES_px):
             score_A = out[n][:, 0]

@@ -15,22 +15,21 @@ from pydantic import Field
 
 from pipeline.adapters.onnx.fitting import fitted
 from pipeline.adapters.onnx.session import model_file, opencv
-from pipeline.domain.detection import Detections
+from pipeline.domain.detection import Detections, DetectorNode
 from pipeline.domain.errors import UserError
-from pipeline.domain.recipe import Node
+from pipeline.domain.ports import ModelCard
 from pipeline.domain.records import UInt8
 
 _MOST = 5000
 """Candidates before overlapping boxes are taken out: OpenCV's own default."""
 
 
-class YuNetOptions(Node):
+class YuNetOptions(DetectorNode):
     """A YuNet detector as an ONNX file."""
 
     use: Literal["yunet"] = "yunet"
-    path: Annotated[str, Field(min_length=1)]
-    size_px: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
-    """Side of the square that pictures are scaled into."""
+    licence: Annotated[str, Field(min_length=2, max_length=500)] = "MIT"
+    commercial: bool = True
     score: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Least score of a face."""
     overlap: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -45,8 +44,17 @@ class YuNet:
     """
 
     def __init__(self, options: YuNetOptions) -> None:
-        path, self.sha256 = model_file(options.path, "a YuNet model, face_detection_yunet_2023mar.onnx for one")
-        self._size_px = options.size_px
+        path, digest = model_file(options.path, "a YuNet model, face_detection_yunet_2023mar.onnx for one")
+        self.size_px = options.size_px
+        self.card = ModelCard(
+            name="yunet",
+            sha256=digest,
+            licence=options.licence,
+            source=f"OpenCV Zoo, {path.name}",
+            commercial_use=options.commercial,
+            row_independent=True,
+            epoch=1,
+        )
         cv2 = opencv()
         try:
             self._net: Any = cv2.FaceDetectorYN.create(
@@ -59,7 +67,7 @@ class YuNet:
 
     def detect(self, image_HWC: UInt8) -> Detections:
         """Return the faces of one uint8 RGB picture."""
-        canvas, scale = fitted(image_HWC, self._size_px)
+        canvas, scale = fitted(image_HWC, self.size_px)
         _, rows = self._net.detect(np.ascontiguousarray(canvas[..., ::-1]))
         if rows is None:
             rows = np.empty((0, 15), np.float32)

@@ -11,8 +11,9 @@ from pydantic import Field, field_validator
 
 from pipeline.adapters.phantom.shipped import check_digest, model_card, model_facts, phantom_space
 from pipeline.adapters.phantom.traits import NUISANCE_FIELDS
+from pipeline.domain.errors import BadVectorError
 from pipeline.domain.recipe import Node
-from pipeline.domain.records import Conditions, Float32, UInt8
+from pipeline.domain.records import Conditions, Float32, UInt8, require_unit_rows
 
 CONDITION_NAMES = (
     "yaw_deg",
@@ -61,6 +62,7 @@ class PhantomGenerator:
     condition_names = CONDITION_NAMES
     condition_ranges = CONDITION_RANGES
     image_px = IMAGE_PX
+    alignment: str | None = "phantom-112"
 
     def __init__(self, options: PhantomGeneratorOptions) -> None:
         """Read the card; weights load at the first batch."""
@@ -71,7 +73,16 @@ class PhantomGenerator:
         self.noise_shape = (int(model_facts("generator")["latent_channels"]), side, side)
 
     def generate(self, vectors_ND: Float32, conditions: Sequence[Conditions], noise_NCHW: Float32) -> UInt8:
-        """Return faces_NHWC, uint8 RGB, shape (N, 112, 112, 3). A condition that is not given is left free."""
+        """Return faces_NHWC, uint8 RGB, shape (N, 112, 112, 3). A condition that is not given is left free.
+
+        Raises:
+            BadVectorError: a vector is not finite, not of unit length, or of other dimensions.
+        """
+        if require_unit_rows(vectors_ND, "identity vectors").shape[1] != self.space.dimensions:
+            raise BadVectorError(
+                f"identity vectors of shape {vectors_ND.shape}; {self.space.name!r} has {self.space.dimensions} "
+                "dimensions"
+            )
         import torch
 
         from pipeline.adapters.phantom.networks import sample_latents, scale_conditions, sigma_schedule

@@ -57,6 +57,7 @@ def headline(facts: ReportFacts) -> dict[str, Any]:
         "purpose": manifest.get("use", {}).get("purpose", ""),
         "commercial": manifest.get("use", {}).get("commercial"),
         "parent": manifest.get("parent"),
+        "rehearsal": bool(manifest.get("figures", {}).get("rehearsal")),
         "phantom": "phantom" in generator,
         "made_up": facts.recipe.get("kind") != "curate",
         "tiles": [_yield(facts), _errors(facts), _unique(facts), _parity(facts), _leaks(facts)],

@@ -23,6 +23,7 @@ REASONS = {
     "low_dynamic_range": "the face spans too few shades between dark and bright",
     "made_template_collides": "judged by its finished images, the person resembles another one too much",
     "near_duplicate_of_sibling": "nearly the same picture as another one of the same person",
+    "no_face_found": "no face was found in the picture",
     "numbers_not_finite": "a model gave no usable number",
     "over_exposed": "too much of the face is burnt out",
     "passes_but_not_stored": "it passes now, but was refused when it was made, and so its picture was not kept",

@@ -49,8 +49,8 @@ class FilesSampler:
             space = self._file.space(options.path)
         except UserError as error:
             raise RecipeError(f"{where}.path: {error}") from None
-        if space is None and bank.gaussians:
-            # a bare space in the recipe is a declaration; a population's own is no word about this file
+        if space is None and (bank.gaussians or not getattr(bank, "declared", False)):
+            # a space in the recipe is a declaration; a population's own, or the generator's, is no word about this file
             raise RecipeError(
                 f"{where}.path: {options.path}: says of no space where its vectors live; write {options.path}.json "
                 'beside it, {"space": {...}}, or declare it as identities.bank: {use: space, ...}'

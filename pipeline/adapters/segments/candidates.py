@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from pipeline.adapters.segments.tables import ROW_GROUP, Columns, Spec, arrow_type, finite, odd_vector, vector_column
-from pipeline.domain.records import Candidate, Float32
+from pipeline.domain.records import Candidate, Float32, Verdict
+
+_Made_co = TypeVar("_Made_co", covariant=True)
 
 IMAGES: Spec = {
     "key": "string",
@@ -46,18 +48,41 @@ class Numbers:
         return self.template % tuple(self.values)
 
 
+class Gathering(Protocol[_Made_co]):
+    """Takes candidates one by one, up to 4,096, and gives what is written of them; images are not kept."""
+
+    @property
+    def rows(self) -> int:
+        """Return how many it has taken."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Return the length of the embeddings, once it is known."""
+        ...
+
+    def add(self, candidate: Candidate) -> tuple[Numbers, Numbers]:
+        """Add a row; return its conditions and measures as they are published."""
+        ...
+
+    def columns(self) -> _Made_co:
+        """Return what is written."""
+        ...
+
+
 class RowGroup:
-    """Up to 4,096 candidates, kept as columns. Images are not kept.
+    """Up to 4,096 candidates, kept as columns: implements `Gathering`.
 
     Args:
         size: length of the embeddings; None to take the first one's.
+        sourced: candidates may have words that came with their source; whoever asks for this keeps them.
     """
 
-    def __init__(self, size: int | None = None) -> None:
-        self.rows, self.size = 0, size
+    def __init__(self, size: int | None = None, *, sourced: bool = False) -> None:
+        self.rows, self.size, self._sourced = 0, size, sourced
         self._plain: dict[str, list[Any]] = {name: [] for name in _PLAIN}
-        self._maps = {"conditions": _Map(), "measures": _Map()}
-        self._verdicts = _Verdicts()
+        self._maps = {"conditions": MapColumn(), "measures": MapColumn()}
+        self._verdicts = VerdictColumn()
         self._reasons: list[str] = []
         self._reasons_at = [0]
         self._embedding_NE: Float32 = np.empty((ROW_GROUP, size or 0), np.float32)
@@ -66,11 +91,13 @@ class RowGroup:
         """Add a row; return its conditions and measures.
 
         Raises:
-            ValueError: a number is not finite.
+            ValueError: a number is not finite, or words of a source have no place here.
             BadVectorError: the embedding is not as long as the group's first.
         """
         sample = candidate.sample
-        self._verdicts.add(candidate)
+        if candidate.sourced and not self._sourced:
+            raise ValueError(f"key {sample.key!r} has words of its source; only segments of real people hold any")
+        self._verdicts.add(candidate.verdicts, sample.key)
         conditions, measures = numbers(sample.conditions, sample.key), numbers(sample.measures, sample.key)
         self._maps["conditions"].add(conditions)
         self._maps["measures"].add(measures)
@@ -129,10 +156,15 @@ def side_car(candidate: Candidate, conditions: Numbers, measures: Numbers) -> by
     """Return the canonical JSON beside an image: one schema for all, as loaders infer theirs from the first few."""
     sample = candidate.sample
     # a key has no character that JSON would escape
-    return _SIDE_CAR % (
+    text = _SIDE_CAR % (
         sample.attempt, conditions.json().encode(), sample.identity, sample.key.encode(), measures.json().encode(),
         b"true" if candidate.off_target else b"false", candidate.order, sample.slot,
     )  # fmt: skip
+    if not candidate.sourced:
+        return text
+    # last by name too
+    words = json.dumps(dict(candidate.sourced), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return b'%b,"sourced":%b}\n' % (text.removesuffix(b"}\n"), words.encode())
 
 
 _PLAIN = tuple(name for name, kind in IMAGES.items() if kind in ("string", "int32", "int64", "bool"))
@@ -150,25 +182,39 @@ def _known(given: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return names, ",".join(parts)
 
 
-class _Map:
-    def __init__(self) -> None:
+class MapColumn:
+    """Maps of names to values, all of one type, row by row."""
+
+    def __init__(self, kind: str = "map") -> None:
+        self._kind = kind
         self._names: list[str] = []
-        self._values: list[float] = []
+        self._values: list[Any] = []
         self._at = [0]
 
     def add(self, row: Numbers) -> None:
+        """Add the numbers of a row."""
         self._names += row.names
         self._values += row.values
         self._at.append(len(self._values))
 
+    def add_words(self, row: Mapping[str, str]) -> None:
+        """Add the words of a row, sorted by name."""
+        self._names += sorted(row)
+        self._values += (row[name] for name in sorted(row))
+        self._at.append(len(self._values))
+
     def array(self) -> Any:
+        """Return the column."""
         import pyarrow as pa
 
-        names, values = pa.array(self._names, type=pa.string()), pa.array(self._values, type=pa.float64())
-        return pa.MapArray.from_arrays(_offsets(self._at), names, values, type=arrow_type("map"))
+        type_ = arrow_type(self._kind)
+        names, values = pa.array(self._names, type=pa.string()), pa.array(self._values, type=type_.item_type)
+        return pa.MapArray.from_arrays(_offsets(self._at), names, values, type=type_)
 
 
-class _Verdicts:
+class VerdictColumn:
+    """What the filters say, row by row."""
+
     def __init__(self) -> None:
         self._filter: list[str] = []
         self._passed: list[bool] = []
@@ -177,12 +223,13 @@ class _Verdicts:
         self._threshold: list[float] = []
         self._at = [0]
 
-    def add(self, candidate: Candidate) -> None:
-        for verdict in candidate.verdicts:
+    def add(self, verdicts: Iterable[Verdict], whose: str) -> None:
+        """Add those of a row; raises ValueError on a number that is not finite."""
+        for verdict in verdicts:
             value, threshold = float(verdict.value), float(verdict.threshold)
             if not math.isfinite(value - threshold):
-                finite(value, f"{candidate.sample.key}: value of {verdict.filter}")
-                finite(threshold, f"{candidate.sample.key}: threshold of {verdict.filter}")
+                finite(value, f"{whose}: value of {verdict.filter}")
+                finite(threshold, f"{whose}: threshold of {verdict.filter}")
             self._filter.append(verdict.filter)
             self._passed.append(bool(verdict.passed))
             self._reason.append(verdict.reason)
@@ -191,6 +238,7 @@ class _Verdicts:
         self._at.append(len(self._filter))
 
     def array(self) -> Any:
+        """Return the column."""
         import pyarrow as pa
 
         type_ = arrow_type("verdicts")

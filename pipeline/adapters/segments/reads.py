@@ -21,10 +21,15 @@ CONTENTS_bytes = 1 << 16
 """How much of a file's end is fetched at first: the table of contents of a few row groups, or a small file whole."""
 
 
-def read_table(store: Store, path: str, columns: Sequence[str] | None) -> tuple[dict[str, str], list[dict[str, Any]]]:
+def read_table(
+    store: Store,
+    path: str,
+    columns: Sequence[str] | None,
+    check: Callable[[Mapping[str, str], str], object] = lambda _marks, _path: None,
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """Return a stored parquet's metadata and its rows: maps as dicts, vectors as float32 arrays of their own.
 
-    With `columns`, only these are fetched, and each row has them in this order.
+    With `columns`, only these are fetched, and each row has them in this order. `check` is as for `read_columns`.
 
     Raises:
         FileNotFoundError: `path` is absent.
@@ -37,6 +42,7 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None) -> tuple[
     rows: list[dict[str, Any]] = []
     with _damage_named(path):
         file, marks = _opened(path, source)
+        check(marks, path)
         _require_known(path, file, columns or ())
         names = file.schema_arrow.names if columns is None else list(columns)
         for group in _groups(file, source, names):
@@ -89,6 +95,29 @@ def read_columns(
     return found
 
 
+def read_group_columns(
+    store: Store, path: str, columns: Sequence[str], chosen: Callable[[Mapping[str, str]], Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Return some columns of some row groups, one mapping per group; only these are fetched.
+
+    `chosen` is given the file's metadata and says which groups, by their place. Columns and errors are those of
+    `read_columns`.
+    """
+    source = _remote(store, path)
+    with _damage_named(path):
+        file, marks = _opened(path, source)
+        _require_known(path, file, columns)
+        groups = _groups(file, source, columns, chosen(marks))
+        return [{name: _column(group[name]) for name in columns} for group in groups]
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Return the parts of a column as one, at least one of them."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [value for part in parts for value in part]
+
+
 @contextmanager
 def _damage_named(path: str) -> Iterator[None]:
     import pyarrow as pa
@@ -129,9 +158,11 @@ def _require_known(path: str, file: Any, columns: Sequence[str]) -> None:
         raise ValueError(f"{path}: no column {', '.join(unknown)}; it has {', '.join(known)}")
 
 
-def _groups(file: Any, source: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield name -> arrow array of each row group."""
-    for number in range(file.num_row_groups):
+def _groups(
+    file: Any, source: Any, names: Sequence[str], numbers: Sequence[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield name -> arrow array of each row group, or of those at some places."""
+    for number in range(file.num_row_groups) if numbers is None else numbers:
         if isinstance(source, StoredFile):
             source.hold(_places(file.metadata.row_group(number), set(names)))
         table = file.read_row_group(number, columns=list(dict.fromkeys(names)), use_threads=False)

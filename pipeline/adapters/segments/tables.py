@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.segments.files import hashed
+from pipeline.adapters.segments.files import HashedFile, hashed
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.manifest import SCHEMA_VERSION, FileEntry
 
@@ -32,8 +34,8 @@ SETTINGS: Mapping[str, Any] = {
 """Every writer setting that bytes depend on, so that a library's new default does not change a dataset."""
 
 Spec = Mapping[str, str]
-"""Column -> kind: bool, int32, int64, double, string, binary, strings, map (name -> double), vector (float32) and
-verdicts; a `?` after the kind lets a value be None."""
+"""Column -> kind: bool, int32, int64, double, string, binary, strings, map (name -> double), words (name -> string),
+vector (float32) and verdicts; a `?` after the kind lets a value be None."""
 Row = Mapping[str, Any]
 Columns = Mapping[str, Any]
 """Column -> arrow array, all of one length."""
@@ -72,21 +74,54 @@ def write_groups(
         marks: further metadata of the schema.
         empty: length of vectors in the schema where there is no group.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     remaining = iter(groups)
     group = next(remaining, None)
-    vectors = [name for name, kind in spec.items() if kind.startswith("vector")]
-    schema = _schema(spec, {name: group[name].type.list_size if group else empty for name in vectors}, marks)
-    with hashed(local) as out, pq.ParquetWriter(out, schema, **SETTINGS) as writer:
+    with growing(local, spec, vector_sizes(spec, group, empty), marks) as table:
         while group:
-            table = pa.Table.from_arrays([group[name] for name in schema.names], schema=schema)
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            table.add(group)
             # let go of this group before the next one is made
-            del table, group
+            del group
             group = next(remaining, None)
-    return out.entry(path)
+    return table.out.entry(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """A parquet file to which row groups are added; `out` knows its digest once it is closed."""
+
+    out: HashedFile
+    _writer: Any
+    _schema: Any
+
+    def add(self, group: Columns) -> None:
+        """Write a row group."""
+        import pyarrow as pa
+
+        table = pa.Table.from_arrays([group[name] for name in self._schema.names], schema=self._schema)
+        self._writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def vector_sizes(spec: Spec, first: Columns | None, empty: int) -> dict[str, int]:
+    """Return how long the vectors of each column are, as the first group shows it; `empty` where there is none."""
+    vectors = [name for name, kind in spec.items() if kind.startswith("vector")]
+    return {name: first[name].type.list_size if first else empty for name in vectors}
+
+
+@contextmanager
+def growing(local: Path, spec: Spec, sizes: Mapping[str, int], marks: Mapping[str, str]) -> Iterator[Growing]:
+    """Open a local file for row groups; it is complete on leaving.
+
+    Args:
+        local: where to write.
+        spec: the columns.
+        sizes: how long the vectors of each column are.
+        marks: further metadata of the schema.
+    """
+    import pyarrow.parquet as pq
+
+    schema = _schema(spec, sizes, marks)
+    with hashed(local) as out, pq.ParquetWriter(out, schema, **SETTINGS) as writer:
+        yield Growing(out, writer, schema)
 
 
 def arrow_type(kind: str) -> Any:
@@ -106,6 +141,7 @@ def arrow_type(kind: str) -> Any:
         "binary": pa.binary(),
         "strings": pa.list_(pa.string()),
         "map": pa.map_(pa.string(), pa.float64()),
+        "words": pa.map_(pa.string(), pa.string()),
     }
     return kinds[kind.removesuffix("?")]
 

@@ -6,16 +6,25 @@ Legend: D conditioning dimensions, E judge dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.adapters.segments.candidates import IMAGES, RowGroup, side_car
+from pipeline.adapters.segments.archiving import archived
+from pipeline.adapters.segments.candidates import IMAGES, RowGroup
 from pipeline.adapters.segments.files import altered, hashed, scratch
+from pipeline.adapters.segments.joining import (
+    LiesApartError,
+    belonging_to,
+    joined_columns,
+    joined_rows,
+    published_of,
+)
 from pipeline.adapters.segments.previews import read_previews, write_previews
 from pipeline.adapters.segments.reads import read_columns, read_table
 from pipeline.adapters.segments.side_cars import read_side_car, write_side_car
+from pipeline.adapters.segments.splitting import write_split
 from pipeline.adapters.segments.tables import (
     ROW_GROUP,
     Columns,
@@ -28,11 +37,12 @@ from pipeline.adapters.segments.tables import (
     write_groups,
     write_table,
 )
-from pipeline.adapters.segments.tars import KEY, TarWriter, locate, tar_writer
+from pipeline.adapters.segments.tars import locate, tar_writer
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.manifest import FileEntry, IndexRow, audit_path, segment_path
 from pipeline.domain.ports import Store
 from pipeline.domain.previews import Preview
+from pipeline.domain.privacy import private_path
 from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
@@ -75,17 +85,22 @@ INDEX: Spec = {
 class Segments:
     """Writes and reads segments through any store; local temporary files hold at most one segment.
 
+    Reading finds by itself what lies under `private/`.
+
     Args:
         dimensions: E, stated in the schema of a segment that has no row from which it could be read.
+        private: write embeddings, audits and what the measures say of the people under `private/`: for real people.
+        attributes: where private, publish what the measures say of the people all the same.
     """
 
-    def __init__(self, dimensions: int = 0) -> None:
-        self._dimensions = dimensions
+    def __init__(self, dimensions: int = 0, *, private: bool = False, attributes: bool = False) -> None:
+        self._dimensions, self._private, self._attributes = dimensions, private, attributes
 
     def write_images(self, store: Store, unit: str, rows: Iterable[Candidate]) -> tuple[FileEntry, ...]:
         """Write `segments/<unit>.tar` (accepted images) and `.parquet` (every candidate), in the order given.
 
-        Memory is bounded by one row group. Nothing is stored before every row could be written.
+        Where private, there is `private/segments/<unit>.parquet` too. Memory is bounded by one row group. Nothing is
+        stored before every row could be written.
 
         Raises:
             ValueError: a key is malformed or comes twice, an accepted candidate lacks its image, a number is
@@ -95,13 +110,17 @@ class Segments:
         with scratch() as here:
             tar, table = here / "images.tar", here / "rows.parquet"
             with hashed(tar) as out, tar_writer(out) as archive:
-                groups = _archived(archive, rows)
-                marks = {"facemint_unit": unit}
-                parquet = write_groups(table, segment_path(unit, "parquet"), IMAGES, groups, marks, self._dimensions)
+                if self._private:
+                    tables = write_split(here, unit, archive, rows, self._attributes, self._dimensions)
+                else:
+                    path, marks = segment_path(unit, "parquet"), {"facemint_unit": unit}
+                    groups = archived(archive, rows, RowGroup)
+                    tables = {table: write_groups(table, path, IMAGES, groups, marks, self._dimensions)}
             images = out.entry(segment_path(unit, "tar"))
             store.put_file(images.path, tar)
-            store.put_file(parquet.path, table)
-        return images, parquet
+            for local, entry in tables.items():
+                store.put_file(entry.path, local)
+        return images, *tables.values()
 
     def write_probes(self, store: Store, unit: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
         """Write `segments/<unit>.parquet` with one row per probed candidate identity.
@@ -123,13 +142,15 @@ class Segments:
 
         Raises:
             FileNotFoundError: there is no such segment.
-            StoreError: the file is not the parquet that was written for this unit.
+            StoreError: the file, or what lies under `private/` of it, is not what was written for this unit.
+            UserError: what is asked for lies under `private/`, and this copy has no such folder.
             ValueError: a column is unknown.
         """
         path = segment_path(unit, "parquet")
-        marks, rows = read_table(store, path, columns)
-        _belonging_to(unit)(marks, path)
-        return rows
+        try:
+            return read_table(store, path, columns, published_of(unit, columns))[1]
+        except LiesApartError as apart:
+            return joined_rows(store, unit, columns, apart.columns)
 
     def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
         """Return some columns of a segment's parquet, in the order asked for; only these are fetched.
@@ -140,13 +161,31 @@ class Segments:
 
         Raises:
             FileNotFoundError: there is no such segment.
-            StoreError: the file is not the parquet that was written for this unit.
+            StoreError: the file, or what lies under `private/` of it, is not what was written for this unit.
+            UserError: what is asked for lies under `private/`, and this copy has no such folder.
             ValueError: a column is unknown.
         """
-        return read_columns(store, segment_path(unit, "parquet"), columns, _belonging_to(unit))
+        try:
+            return read_columns(store, segment_path(unit, "parquet"), columns, published_of(unit, columns))
+        except LiesApartError as apart:
+            return joined_columns(store, unit, columns, apart.columns)
+
+    def read_published(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Return what `read_columns` does of what is published: nothing that lies under `private/` is read.
+
+        Measures and verdicts are those that say nothing of what a real person looks like.
+
+        Raises:
+            FileNotFoundError: there is no such segment.
+            StoreError: the file is not the parquet that was written for this unit.
+            ValueError: a column is unknown, or not published.
+        """
+        return read_columns(store, segment_path(unit, "parquet"), columns, belonging_to(unit))
 
     def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
         """Write `audits/<unit>.parquet`: key, offset, length and the auditor's embedding of each image.
+
+        Where private, it lies under `private/`.
 
         Raises:
             ValueError: the fields of `found` differ in length, or a key comes twice.
@@ -159,6 +198,8 @@ class Segments:
             raise ValueError(f"audit of {unit}: {rows} keys with offsets, lengths and embeddings of shapes {shapes}")
         _refuse_twins(found.keys, "key")
         path, marks = audit_path(unit), {"facemint_unit": unit}
+        if self._private:
+            path = private_path(path)
         with scratch() as here:
             entry = write_groups(here / "rows.parquet", path, AUDIT, _audit_groups(found), marks, 0)
             store.put_file(path, here / "rows.parquet")
@@ -171,12 +212,12 @@ class Segments:
             FileNotFoundError: the unit has not been audited.
             StoreError: the file is not the parquet that was written for this unit.
         """
-        found = read_columns(store, audit_path(unit), list(AUDIT), _belonging_to(unit))
+        found = _read_audit(store, unit, list(AUDIT))
         return Audited(tuple(found["key"]), found["offset"], found["length"], found["embedding"])
 
     def read_places(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
         """Return key -> (offset, length) as the audit found them; errors are those of `read_audit`."""
-        found = read_columns(store, audit_path(unit), ["key", "offset", "length"], _belonging_to(unit))
+        found = _read_audit(store, unit, ["key", "offset", "length"])
         spans = zip(found["offset"].tolist(), found["length"].tolist(), strict=True)
         return dict(zip(found["key"], spans, strict=True))
 
@@ -285,31 +326,6 @@ class Segments:
         return entry
 
 
-def _archived(archive: TarWriter, rows: Iterable[Candidate]) -> Iterator[Columns]:
-    """Yield the candidates as row groups, each candidate after its image, if accepted, was added to the tar."""
-    seen: set[str] = set()
-    group = RowGroup()
-    for candidate in rows:
-        key = candidate.sample.key
-        if key in seen or not KEY.fullmatch(key):
-            raise ValueError(
-                f"key {key!r} is malformed or comes twice; it is 1 to 90 letters, digits, `_` and `-`, once"
-            )
-        seen.add(key)
-        conditions, measures = group.add(candidate)
-        if candidate.accepted:
-            if not candidate.jpeg:
-                raise ValueError(f"key {key!r} is accepted without an image; an accepted candidate carries its bytes")
-            archive.add(f"{key}.jpg", candidate.jpeg)
-            archive.add(f"{key}.json", side_car(candidate, conditions, measures))
-        if group.rows == ROW_GROUP:
-            full, group = group, RowGroup(group.size)
-            yield full.columns()
-            del full
-    if group.rows:
-        yield group.columns()
-
-
 def _audit_groups(found: Audited) -> Iterator[Columns]:
     import pyarrow as pa
 
@@ -319,6 +335,15 @@ def _audit_groups(found: Audited) -> Iterator[Columns]:
         columns = {name: pa.array(values, type=arrow_type(AUDIT[name])) for name, values in plain.items()}
         emb_NE = np.ascontiguousarray(found.auditor_NE[part], dtype=np.float32)
         yield columns | {"embedding": vector_column(emb_NE, "embedding")}
+
+
+def _read_audit(store: Store, unit: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Return columns of an audit, wherever it lies; raises FileNotFoundError where it lies nowhere."""
+    path = audit_path(unit)
+    try:
+        return read_columns(store, path, columns, belonging_to(unit))
+    except FileNotFoundError:
+        return read_columns(store, private_path(path), columns, belonging_to(unit))
 
 
 def _probe_row(row: Mapping[str, Any]) -> Row:
@@ -355,16 +380,6 @@ def _identity(row: Row) -> Identity:
         template_images=row["template_images"],
         quality=row["quality"],
     )
-
-
-def _belonging_to(unit: str) -> Callable[[Mapping[str, str], str], None]:
-    """Return the check that a file's metadata names a unit; StoreError otherwise."""
-
-    def check(marks: Mapping[str, str], path: str) -> None:
-        if marks.get("facemint_unit") != unit:
-            raise altered(path, f"it says that it belongs to unit {marks.get('facemint_unit')}")
-
-    return check
 
 
 def _space(marks: Mapping[str, str], path: str) -> Space:

@@ -51,8 +51,11 @@ class Files(Protocol):
         """Yield every file: those of a folder by name, then its folders by name, by code point."""
         ...
 
-    def open(self, path: str, stamp: str) -> BinaryIO | Unreadable:
-        """Return a file open for reading and seeking, if it still has this stamp."""
+    def open(self, path: str, stamp: str, *, scattered: bool = False) -> BinaryIO | Unreadable:
+        """Return a file open for reading and seeking, if it still has this stamp.
+
+        `scattered` says that reads will jump about, so that little is read ahead.
+        """
         ...
 
     def read(self, path: str, offset: int, length: int, stamp: str) -> bytes | Unreadable:
@@ -81,10 +84,11 @@ class LocalFiles:
         """Yield every file: those of a folder by name, then its folders by name, by code point."""
         yield from self._folder("", (), Counter(), linked=False)
 
-    def open(self, path: str, stamp: str) -> BinaryIO | Unreadable:
+    def open(self, path: str, stamp: str, *, scattered: bool = False) -> BinaryIO | Unreadable:
         """Return a file open for reading and seeking, if it still has this stamp."""
         handle = self._opened(path, stamp)
-        return handle if isinstance(handle, Unreadable) else os.fdopen(handle, "rb", buffering=1 << 20)
+        ahead = 1 << (12 if scattered else 20)
+        return handle if isinstance(handle, Unreadable) else os.fdopen(handle, "rb", buffering=ahead)
 
     def read(self, path: str, offset: int, length: int, stamp: str) -> bytes | Unreadable:
         """Return bytes of a file; never waits for a pipe."""
@@ -183,12 +187,14 @@ class StoreFiles:
         for entry in sorted(self._store.entries(""), key=lambda e: (e.path.split("/")[:-1], e.path)):
             yield Found(entry.path, entry.bytes, f"{entry.bytes}:{entry.modified_s:.6f}")
 
-    def open(self, path: str, stamp: str) -> BinaryIO | Unreadable:
+    def open(self, path: str, stamp: str, *, scattered: bool = False) -> BinaryIO | Unreadable:
         """Return an object that is fetched range by range as it is read."""
         size = self._size(path, stamp)
         if isinstance(size, Unreadable):
             return size
-        return cast("BinaryIO", io.BufferedReader(_Ranges(self._store, path, size), _AT_ONCE_bytes))
+        # each fetch costs a round trip, however little it brings
+        ahead = _AT_ONCE_bytes >> 3 if scattered else _AT_ONCE_bytes
+        return cast("BinaryIO", io.BufferedReader(_Ranges(self._store, path, size), ahead))
 
     def read(self, path: str, offset: int, length: int, stamp: str) -> bytes | Unreadable:
         """Return bytes of an object; one listing for all of them says what has changed."""

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from pipeline.adapters.sources.facts import LARGEST_NOTE_bytes, columns_of, label_of
 from pipeline.adapters.sources.files import Files, Found
-from pipeline.domain.intake import Input, Unreadable
-from pipeline.domain.recipe import Node
+from pipeline.domain.intake import Input, SourceNode, Unreadable
 
 
-class FolderOptions(Node):
+class FolderOptions(SourceNode):
     """A folder of image files, local or at an address."""
 
     use: Literal["folder"] = "folder"
-    path: Annotated[str, Field(min_length=1)]
     label: Literal["folder", "none"] = "folder"
     """`folder`: the name of the folder that a file lies in says whose face it is; a file at the top has no label."""
     notes: bool = True
@@ -62,7 +58,9 @@ class FolderSource:
                 note = notes.get(one.path.rpartition(".")[0] + suffix)
                 if note is not None:
                     columns |= self._columns(note, suffix)
-            yield Input(one.path, "", 0, one.bytes, one.stamp, self._label(one.path), columns, one.fault)
+            yield Input(
+                one.path, "", 0, one.bytes, one.stamp, self._label(one.path), self._options.passed(columns), one.fault
+            )
 
     def _columns(self, note: Found, suffix: str) -> dict[str, str]:
         data = self._files.read(note.path, 0, -1, note.stamp)

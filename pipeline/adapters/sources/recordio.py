@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Annotated, BinaryIO, Literal
-
-from pydantic import Field
+from typing import BinaryIO, Literal
 
 from pipeline.adapters.sources.files import Files, Found, fault_of
-from pipeline.domain.intake import Fault, Input, Unreadable
-from pipeline.domain.recipe import Node
+from pipeline.domain.intake import Fault, Input, SourceNode, Unreadable
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 _FRAME = struct.Struct("<4sI")
@@ -23,11 +20,10 @@ _LENGTH = (1 << 29) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 
-class RecordIOSourceOptions(Node):
+class RecordIOSourceOptions(SourceNode):
     """A folder with `.rec` files."""
 
     use: Literal["recordio"] = "recordio"
-    path: Annotated[str, Field(min_length=1)]
 
 
 class RecordIOSource:

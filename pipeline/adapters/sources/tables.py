@@ -1,6 +1,7 @@
 """Parquet files with a column of images: what Hugging Face datasets are stored as.
 
-An image is bytes, or a struct of `bytes` and `path`. Every other plain column comes along as text. Images are read a
+An image is bytes, or a struct of `bytes` and `path`. Every other plain column comes along as text; a class that Hugging
+Face's metadata give names to comes by its name, because its number means another thing elsewhere. Images are read a
 batch of rows at a time, whatever the size of a row group.
 Source: Apache Parquet and Hugging Face `datasets` (Image feature).
 """
@@ -10,25 +11,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, repeat
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
+from pipeline.adapters.sources.beside import class_names, is_bytes, is_plain
 from pipeline.adapters.sources.facts import label_of
 from pipeline.adapters.sources.files import Files, Found
-from pipeline.domain.intake import Fault, Input, Unreadable
-from pipeline.domain.recipe import Node
+from pipeline.domain.intake import Fault, Input, SourceNode, Unreadable
 
 NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture")
 """Columns that are looked for, in this order, where the recipe names none."""
 _ROWS = 64
 
 
-class TableOptions(Node):
+class TableOptions(SourceNode):
     """A folder with parquet files."""
 
     use: Literal["parquet"] = "parquet"
-    path: Annotated[str, Field(min_length=1)]
     image: str = ""
     """The column of images; left out: the first of the usual names that holds bytes."""
     label: str = "label"
@@ -73,11 +71,12 @@ class TableSource:
                     fault = Unreadable(Fault.NO_IMAGE, f"no column of images; columns here: {there}")
                     yield Input(table.path, stamp=table.stamp, fault=fault)
                     return
-                plain = [f.name for f in file.schema_arrow if f.name != image and _is_plain(f.type)]
+                plain = [f.name for f in file.schema_arrow if f.name != image and is_plain(f.type)]
+                words = class_names(file.schema_arrow)
                 for batch in file.iter_batches(batch_size=4096, columns=plain):
                     columns = batch.to_pydict()
                     for n in range(batch.num_rows):
-                        yield self._row(table, number, {k: v[n] for k, v in columns.items()})
+                        yield self._row(table, number, {k: _said_by(words.get(k), v[n]) for k, v in columns.items()})
                         number += 1
                 if number < file.metadata.num_rows and not plain:
                     # with no other column there is nothing to iterate over
@@ -87,7 +86,9 @@ class TableSource:
 
     def _row(self, table: Found, number: int, values: dict[str, Any]) -> Input:
         said = values.get(self._options.label) if self._options.label != "none" else None
-        columns = {k: str(v) for k, v in values.items() if v is not None and k != self._options.label}
+        columns = self._options.passed(
+            {k: str(v) for k, v in values.items() if v is not None and k != self._options.label}
+        )
         label = None if said is None else label_of(str(said)) or None
         return Input(table.path, str(number), 0, -1, table.stamp, label, columns)
 
@@ -167,21 +168,18 @@ def _bytes(value: Any) -> bytes | Unreadable:
     return bytes(found)
 
 
+def _said_by(words: Sequence[str] | None, value: Any) -> Any:
+    """Return the word that a number of a class stands for; None for one that says that there is no class (-1)."""
+    if words is None or not isinstance(value, int):
+        return value
+    if value < 0:
+        return None
+    return words[value] if value < len(words) else value
+
+
 def _holds_images(kind: Any) -> bool:
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_plain(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return not (pa.types.is_nested(kind) or _is_bytes(kind))
+        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+    return is_bytes(kind)

@@ -2,33 +2,31 @@
 
 A key is a member's name up to the first dot after its last slash, as WebDataset splits names. Members with an image's
 extension, or with none, are inputs; the others say what comes with them. A key that comes again later in the same tar,
-which WebDataset would silently make a second sample of, is a fault.
+which WebDataset would silently make a second sample of, is a fault. Of a parquet with a column `key` beside a tar, as
+img2dataset leaves it, the other columns come with the image of that key; what the sample itself says counts first.
 Source: webdataset.github.io/webdataset, img2dataset's README (output format).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
-from pydantic import Field
-
+from pipeline.adapters.sources.beside import rows_beside
 from pipeline.adapters.sources.facts import LARGEST_NOTE_bytes, columns_of, label_of
 from pipeline.adapters.sources.files import Files, Found, fault_of
 from pipeline.adapters.sources.tar_walk import TarMember, walk_tar
-from pipeline.domain.intake import Fault, Input, Unreadable
-from pipeline.domain.recipe import Node
+from pipeline.domain.intake import Fault, Input, SourceNode, Unreadable
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "img", "image")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lz4")
 
 
-class TarOptions(Node):
+class TarOptions(SourceNode):
     """A folder of WebDataset tars, or of what img2dataset wrote."""
 
     use: Literal["webdataset"] = "webdataset"
-    path: Annotated[str, Field(min_length=1)]
     label: str = "cls"
     """Where the label stands: the member `<key>.<label>`, or that key of `<key>.json`; `none` for no label."""
 
@@ -44,11 +42,12 @@ class TarSource:
         """Yield every image of every tar, in the order of files and members."""
         found = list(self._files.walk())
         archives = {f.path.removesuffix(".tar") for f in found if f.path.endswith(".tar")}
+        tables = {f.path.removesuffix(".parquet"): f for f in found if f.path.endswith(".parquet") and f.fault is None}
         for one in found:
             if one.fault is not None:
                 yield Input(one.path, stamp=one.stamp, fault=one.fault)
             elif one.path.endswith(".tar"):
-                yield from self._archive(one)
+                yield from self._archive(one, tables.get(one.path.removesuffix(".tar")))
             elif not _is_companion(one.path, archives):
                 what = "a compressed tar; unpack it" if one.path.endswith(_COMPRESSED) else "no tar"
                 yield Input(one.path, length=one.bytes, stamp=one.stamp, fault=Unreadable(Fault.BAD_ARCHIVE, what))
@@ -58,7 +57,12 @@ class TarSource:
         for one in inputs:
             yield one.fault or self._files.read(one.path, one.offset, one.length, one.stamp)
 
-    def _archive(self, archive: Found) -> Iterator[Input]:
+    def _archive(self, archive: Found, table: Found | None) -> Iterator[Input]:
+        beside = rows_beside(self._files, table) if table is not None else {}
+        if table is not None and isinstance(beside, Unreadable):
+            # what it would have said of the images is lost, which must not go unseen
+            yield Input(table.path, length=table.bytes, stamp=table.stamp, fault=beside)
+            beside = {}
         stream = self._files.open(archive.path, archive.stamp)
         if isinstance(stream, Unreadable):
             yield Input(archive.path, stamp=archive.stamp, fault=stream)
@@ -67,15 +71,22 @@ class TarSource:
             seen: set[str] = set()
             try:
                 for key, members in groupby(walk_tar(stream, archive.bytes), key=lambda m: _split(m.name)[0]):
-                    yield from self._sample(archive, stream, list(members), again=key in seen)
+                    told = {} if isinstance(beside, Unreadable) else beside.get(key.rpartition("/")[2], {})
+                    yield from self._sample(archive, stream, list(members), told, again=key in seen)
                     seen.add(key)
             except OSError as error:
                 yield Input(archive.path, stamp=archive.stamp, fault=fault_of(error))
 
     def _sample(
-        self, archive: Found, stream: BinaryIO, members: Sequence[TarMember], *, again: bool
+        self,
+        archive: Found,
+        stream: BinaryIO,
+        members: Sequence[TarMember],
+        told: Mapping[str, str],
+        *,
+        again: bool,
     ) -> Iterator[Input]:
-        columns: dict[str, str] = {}
+        columns = dict(told)
         label: str | None = None
         names: set[str] = set()
         for member in members:
@@ -91,6 +102,7 @@ class TarSource:
                     label = label_of(text.strip()) or None
         if self._options.label != "none" and label is None and self._options.label in columns:
             label = label_of(columns[self._options.label]) or None
+        columns = self._options.passed(columns)
         inputs = [m for m in members if m.fault is not None or _is_image(_split(m.name)[1])]
         if not inputs:
             there = ", ".join(_split(m.name)[1] for m in members)

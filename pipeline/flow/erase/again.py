@@ -23,6 +23,7 @@ from pipeline.domain.previews import PREFIX as PREVIEWS
 from pipeline.domain.records import Candidate, Identity
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.twins import is_twin, number_of, parent_of
+from pipeline.flow.aligning import aligned
 from pipeline.flow.commit import stored_sha256
 from pipeline.flow.cones import slot_vectors
 from pipeline.flow.erase.rewrite import candidate_of
@@ -103,5 +104,5 @@ def _made(parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int
         Key(recipe.seed, Stream.SAMPLE_NOISE, identity, slot, int(row["attempt"]))
         for (identity, slot), row in zip(places, rows, strict=True)
     ]
-    faces = generate_fixed(parts, np.asarray(vectors), conditions, noise)
+    faces, _ = aligned(parts, generate_fixed(parts, np.asarray(vectors), conditions, noise))
     return [parts.codec.encode(face) for face in faces]

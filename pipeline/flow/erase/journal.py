@@ -33,6 +33,8 @@ class Journal:
         units: name of a segment -> that of its revision, without what goes.
         enrolled: path of a file of enrolled identities -> that of its revision.
         begun_s: seconds since the epoch.
+        faces: of a curated dataset, the (row, face) pairs of inputs that go.
+        rows: the inputs that go whole.
     """
 
     number: int
@@ -43,6 +45,8 @@ class Journal:
     units: Mapping[str, str]
     enrolled: Mapping[str, str]
     begun_s: float = field(compare=False)
+    faces: tuple[tuple[int, int], ...] = ()
+    rows: tuple[int, ...] = ()
 
     @property
     def path(self) -> str:
@@ -63,6 +67,7 @@ class Journal:
                 "units": dict(self.units),
                 "enrolled": dict(self.enrolled),
                 "begun_s": round(self.begun_s, 3),
+                **({"faces": [list(f) for f in self.faces], "rows": list(self.rows)} if self.faces else {}),
             }
         )
 
@@ -79,6 +84,7 @@ class Journal:
                 "identities": len(stones.identities),
                 "images": len(stones.images),
                 "candidates": len(self.candidates),
+                **({"inputs": len(self.rows)} if self.faces else {}),
                 "begun_s": round(self.begun_s, 3),
                 "ended_s": round(ended_s, 3),
                 **removed,
@@ -108,6 +114,8 @@ def unfinished(store: Store) -> Journal | None:
             units=dict(raw["units"]),
             enrolled=dict(raw["enrolled"]),
             begun_s=float(raw["begun_s"]),
+            faces=tuple((int(row), int(face)) for row, face in raw.get("faces", ())),
+            rows=tuple(int(row) for row in raw.get("rows", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(

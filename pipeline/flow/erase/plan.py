@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import IndexRow, Manifest, Receipt
-from pipeline.domain.records import Member
+from pipeline.domain.records import Member, minted_key
 from pipeline.domain.revisions import revised
 from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.unit import Stage
-from pipeline.flow.commit import enrolled_paths
+from pipeline.flow.commit import enrolled_paths, is_enrolled
 from pipeline.flow.erase.gone import Gone, Image, image_of
+from pipeline.flow.erase.inputs import Inputs, Tables, find_inputs, slots_of_input
 from pipeline.flow.erase.journal import Journal, next_number
 from pipeline.flow.erase.rewrite import audit_of, require_whole, revisions_of
 from pipeline.flow.parts import Parts
@@ -26,7 +27,7 @@ class Wanted:
     Attributes:
         identities: ordinals.
         images: keys; a twin's stands for the image that it was made of.
-        sources: rows of the file that the sampler took vectors from.
+        sources: rows of the file that the sampler took vectors from; of a curated dataset numbers of inputs.
     """
 
     identities: tuple[int, ...] = ()
@@ -52,6 +53,7 @@ class Erasure:
         stay: how many of its identities stay.
         touched: receipts of the units that hold something of it.
         enrolled: receipts of the generations whose enrolled files do.
+        inputs: of a curated dataset, which inputs go.
     """
 
     newest: Manifest
@@ -63,6 +65,7 @@ class Erasure:
     stay: int = 0
     touched: tuple[Receipt, ...] = ()
     enrolled: tuple[Receipt, ...] = ()
+    inputs: Inputs = field(default_factory=Inputs)
 
     def journal(self, parts: Parts) -> Journal:
         """Return the journal with which it begins."""
@@ -75,10 +78,14 @@ class Erasure:
             units={r.name: revised(r.name) for r in self.touched},
             enrolled=revisions_of(self.enrolled),
             begun_s=parts.clock.now_s(),
+            faces=self.inputs.faces,
+            rows=self.inputs.rows,
         )
 
 
-def plan_erasure(parts: Parts, known: Mapping[str, Receipt], newest: Manifest, wanted: Wanted) -> Erasure:
+def plan_erasure(
+    parts: Parts, known: Mapping[str, Receipt], newest: Manifest, wanted: Wanted, tables: Tables | None = None
+) -> Erasure:
     """Return what an erasure comes to.
 
     Args:
@@ -86,13 +93,21 @@ def plan_erasure(parts: Parts, known: Mapping[str, Receipt], newest: Manifest, w
         known: every receipt.
         newest: the newest version; no generation was begun after it.
         wanted: what is asked for.
+        tables: of a curated dataset, what reads its tables.
 
     Raises:
         UserError: there is no such identity, image or source, or nobody would be left.
         StoreError: a file that has to be rewritten is missing or altered.
     """
     members = _members(parts, newest.generation + 1)
-    stones, candidates, already = _resolved(parts, known, newest, wanted, members)
+    asked = wanted if tables is None else _by_input(parts, tables, newest, wanted, members)
+    stones, candidates, already = _resolved(parts, known, newest, asked, members)
+    inputs = Inputs()
+    if tables is not None:
+        inputs = find_inputs(parts, tables, known, Gone.of(stones, candidates), wanted.sources)
+        before = newest.tombstones.candidates
+        already += sum(row in before for row in wanted.sources)
+        stones = replace(stones, candidates=tuple(row for row in sorted({*wanted.sources}) if row not in before))
     gone = Gone.of(stones, candidates)
     if not stones:
         return Erasure(newest, stones, already, gone)
@@ -110,7 +125,23 @@ def plan_erasure(parts: Parts, known: Mapping[str, Receipt], newest: Manifest, w
         for entry in receipt.files:
             require_whole(parts, entry)
     mine = {o: members[o] for o in stones.identities}
-    return Erasure(newest, stones, already, gone, mine, goes, stay, touched, enrolled)
+    return Erasure(newest, stones, already, gone, mine, goes, stay, touched, enrolled, inputs)
+
+
+def _by_input(parts: Parts, tables: Tables, newest: Manifest, wanted: Wanted, members: Mapping[int, Member]) -> Wanted:
+    """Return what is asked for of a curated dataset, its inputs as the images that were made of them, if any.
+
+    Raises:
+        UserError: there is no such input.
+    """
+    keys = list(wanted.images)
+    for row in wanted.sources:
+        given, there = slots_of_input(parts, tables, row)
+        if not there:
+            raise UserError(f"--source {row}: no input of that number was listed; numbers stand under private/sources/")
+        if row not in newest.tombstones.candidates:
+            keys += [minted_key(identity, slot, 0) for identity, slot in given if identity in members]
+    return replace(wanted, images=tuple(dict.fromkeys(keys)), sources=())
 
 
 def _members(parts: Parts, generation: int) -> dict[int, Member]:
@@ -196,8 +227,9 @@ def _closing(parts: Parts, known: Mapping[str, Receipt], gone: Gone) -> tuple[Re
     """Return the receipts of the generations in which those who go were enrolled."""
     out = []
     for _, receipt in sorted(known.items()):
-        if receipt.unit["stage"] == "enrolled" and receipt.files:
-            there = parts.segments.read_members(parts.store, receipt.files[0].path)
+        paths = [f.path for f in receipt.files if is_enrolled(f.path)]
+        if receipt.unit["stage"] == "enrolled" and paths:
+            there = parts.segments.read_members(parts.store, paths[0])
             if any(m.ordinal in gone.identities for m in there):
                 out.append(receipt)
     return tuple(out)

@@ -20,7 +20,7 @@ from pipeline.domain.previews import PREFIX as PREVIEWS
 from pipeline.domain.records import Audited, Candidate, Sample, Verdict
 from pipeline.domain.revisions import revised_path
 from pipeline.domain.unit import Stage, Unit
-from pipeline.flow.commit import commit, read_receipt, stored_sha256
+from pipeline.flow.commit import commit, is_enrolled, read_receipt, stored_sha256
 from pipeline.flow.erase.gone import Gone
 from pipeline.flow.parts import Parts
 from pipeline.flow.sidecars import open_side_car, record_path, side_car_path
@@ -70,11 +70,12 @@ class Rewriter:
 
     def enrolled(self, receipt: Receipt, path: str) -> Receipt:
         """Write the revision of a file of enrolled identities, and put its receipt in the old one's place."""
-        if receipt.files[0].path == path:
+        if any(f.path == path for f in receipt.files):
             return receipt
         parts = self.parts
         self._require_whole(receipt)
-        identities, space = parts.segments.read_identities(parts.store, receipt.files[0].path)
+        old = next(f for f in receipt.files if is_enrolled(f.path))
+        identities, space = parts.segments.read_identities(parts.store, old.path)
         stay = [i for i in identities if i.ordinal not in self.gone.identities]
         entry = parts.segments.write_identities(parts.store, path, stay, space)
         less, counts = len(identities) - len(stay), receipt.counts
@@ -82,7 +83,7 @@ class Rewriter:
             receipt,
             unit={**receipt.unit, "erased": int(receipt.unit.get("erased", 0)) + less},
             counts=replace(counts, candidates=counts.candidates - less, accepted=counts.accepted - less),
-            files=(entry,),
+            files=tuple(sorted([entry, *(f for f in receipt.files if f != old)])),
         )
         parts.guard()
         # the one receipt that is written over: it closes a generation, and its name is what it is asked for by
@@ -177,7 +178,7 @@ def require_whole(parts: Parts, entry: FileEntry) -> None:
 
 def revisions_of(receipts: Iterable[Receipt]) -> dict[str, str]:
     """Return path -> that of its next revision, of the files that receipts of enrolled identities name."""
-    return {f.path: revised_path(f.path) for r in receipts for f in r.files}
+    return {f.path: revised_path(f.path) for r in receipts for f in r.files if is_enrolled(f.path)}
 
 
 def image_digests(parts: Parts, old: Receipt, gone: Gone) -> list[str]:
@@ -193,7 +194,8 @@ def candidate_of(row: Mapping[str, Any], jpeg: bytes | None) -> Candidate:
         row["key"], row["identity"], row["slot"], row["attempt"], row["conditions"], row["measures"], row["embedding"]
     )
     verdicts = tuple(Verdict(**verdict) for verdict in row["verdicts"])
-    return Candidate(sample, row["order"], verdicts, row["accepted"], row["off_target"], jpeg)
+    sourced = row.get("sourced", {})
+    return Candidate(sample, row["order"], verdicts, row["accepted"], row["off_target"], jpeg, sourced)
 
 
 def _candidates(

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Manifest
+from pipeline.domain.privacy import HELD
 from pipeline.flow.commit import receipts
 from pipeline.flow.erase.rewrite import require_whole
 from pipeline.flow.parts import Parts
 from pipeline.flow.verify import verify
 
-_HELD = ("segments/", "audits/", "enrolled/")
+_HELD = ("segments/", "audits/", "enrolled/", *HELD)
 _NEEDED = (*_HELD, "receipts/", "recipes/")
 
 

@@ -32,19 +32,32 @@ def suppress(store: Store, number: int, salt: str, digests: Iterable[str]) -> st
     return path
 
 
+class Suppressed:
+    """The digests of what was erased from a dataset, read once."""
+
+    def __init__(self, store: Store) -> None:
+        """Read every entry.
+
+        Raises:
+            StoreError: an entry is damaged.
+        """
+        self._entries: list[tuple[str, frozenset[str]]] = []
+        for path, entry in sorted(store.get_many(store.list(PREFIX)).items()):
+            try:
+                raw = json.loads(entry)
+                self._entries.append((str(raw["salt"]), frozenset(raw["sha256"])))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path}: not an entry of suppression ({type(error).__name__}); restore it") from None
+
+    def __contains__(self, digest: str) -> bool:
+        """Return whether the bytes with this SHA-256 were erased."""
+        return any(sha256_hex(f"{salt}{digest}".encode()) in known for salt, known in self._entries)
+
+
 def is_suppressed(store: Store, data: bytes) -> bool:
     """Return whether these very bytes, an image's or a float32 vector's, were erased from this dataset.
 
     Raises:
         StoreError: an entry is damaged.
     """
-    digest = sha256_hex(data)
-    for path, entry in sorted(store.get_many(store.list(PREFIX)).items()):
-        try:
-            raw = json.loads(entry)
-            salt, known = str(raw["salt"]), set(raw["sha256"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: not an entry of suppression ({type(error).__name__}); restore it") from None
-        if sha256_hex(f"{salt}{digest}".encode()) in known:
-            return True
-    return False
+    return sha256_hex(data) in Suppressed(store)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pipeline.domain.manifest import Manifest, Receipt
 from pipeline.domain.ports import Store, Stored
 from pipeline.domain.previews import PREFIX as PREVIEWS
+from pipeline.domain.privacy import HELD
 from pipeline.domain.revisions import parsed
 from pipeline.flow.commit import NOTES, read_receipt
 from pipeline.flow.leakage import PAIRS
 from pipeline.flow.sidecars import FOLDERS as SIDE_CARS
 from pipeline.flow.versions import read_manifest, versions
 
-_NAMED = ("segments/", "audits/", "enrolled/", PREVIEWS, *SIDE_CARS, "versions/", PAIRS)
+_NAMED = ("segments/", "audits/", "enrolled/", PREVIEWS, *SIDE_CARS, "versions/", PAIRS, *HELD)
 """Folders in which every file is named by some record, or is nobody's."""
 
 

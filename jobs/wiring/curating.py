@@ -1,0 +1,187 @@
+"""Curations: sources are opened, and decoder, detector and crops put together; a recipe of the kind is checked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs import recipe_check
+from jobs.components import COMPONENTS
+from jobs.wiring import parts as wired
+from pipeline.domain.curation import PhotographsOptions, curation_of
+from pipeline.domain.errors import RecipeError
+from pipeline.domain.recipe import Node, Recipe
+
+if TYPE_CHECKING:
+    from pipeline.domain.ports import Observer, Store
+    from pipeline.execute.session import Session
+    from pipeline.flow.curating.kit import Kit
+
+
+def completed(raw: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return a curated dataset's recipe with what follows from others: the judge's space, the sizes of templates."""
+    asked = curation_of(recipe)
+    assert asked is not None
+    space = wired.build("judge", recipe.judge).space
+    photographs = PhotographsOptions(space=space).model_dump(mode="json")
+    whole = {**raw, "generator": photographs}
+    images = asked.clean.template_images
+    found = recipe.identities
+    whole["identities"] = {
+        "count": found.count,
+        "images_per_identity": found.images_per_identity if found.count else images,
+        "sampler": photographs,
+        "bank": photographs,
+    }
+    clean = asked.clean
+    apart = clean.merge or clean.drop
+    whole["enrol"] = {
+        "probes": min(images, 64),
+        "separation": apart.model_dump(mode="json") if apart else {"cos": 1.0},
+        "consistency": clean.keep.model_dump(mode="json"),
+    }
+    whole["previews"] = {"per_reason": 0}
+    return whole
+
+
+def check_curation(recipe: Recipe, where: str) -> None:
+    """Refuse what the tree cannot see: licences, parts that do not fit, rates that are not calibrated.
+
+    Raises:
+        RecipeError: one line.
+    """
+    asked = curation_of(recipe)
+    assert asked is not None
+    recipe_check.check_use(recipe, where, wired.component_cards(recipe).values())
+    judge, auditor = wired.build("judge", recipe.judge), wired.build("judge", recipe.auditor)
+    if auditor.space.weights_sha256 == judge.space.weights_sha256:
+        raise RecipeError(
+            f"{where}: auditor.use: got {recipe.auditor.use!r}, which is the judge; the auditor is a recogniser that "
+            "no filter uses"
+        )
+    if auditor.space.alignment != judge.space.alignment:
+        raise RecipeError(
+            f"{where}: auditor.use: reads faces aligned to {auditor.space.alignment!r}, the judge "
+            f"{judge.space.alignment!r}; choose recognisers of one alignment"
+        )
+    if recipe.twins or recipe.conditions:
+        raise RecipeError(f"{where}: {'twins' if recipe.twins else 'conditions'}: nothing is made of photographs here")
+    measurers = [wired.build("measures", node) for node in recipe.measures]
+    recipe_check.check_alignments(where, measurers, judge.space.alignment)
+    names = recipe_check.check_measures(where, measurers)
+    _check_minors(recipe, where, asked.minors, names)
+    screen = wired.screen_of(recipe)
+    names = (*names, *photograph_names(recipe), *(screen.measures if screen else ()))
+    # how many there are is found out by cleaning: no share is too small beforehand
+    many = recipe.identities.model_copy(update={"count": 1_000_000})
+    recipe_check.check_balance(recipe.model_copy(update={"identities": many}), where, names, wired.targets_of(recipe))
+    from pipeline.flow.curating.clean import limits_of
+
+    recipe_check.with_path(f"{where}: curate.clean", functools.partial(limits_of, judge, asked.clean))
+    wired.check_filters_of(recipe, where, judge, names, screen)
+
+
+def photograph_names(recipe: Recipe) -> tuple[str, ...]:
+    """Return the numbers that a face has of its photograph, where one is found in it."""
+    from pipeline.flow.curating.photographs import NAMES
+
+    return NAMES if recipe.align is not None else ()
+
+
+def _check_minors(recipe: Recipe, where: str, policy: str, names: tuple[str, ...]) -> None:
+    judged = any(f.use == "apparent-minor" for f in recipe.filters)
+    estimated = any(n.startswith("apparent_age") for n in names)
+    if policy == "refuse" and estimated and not judged:
+        raise RecipeError(
+            f"{where}: faces that look like minors are to be refused, and an age is estimated, but no filter reads it: "
+            "add `- {use: apparent-minor}` to filters, or state curate.minors: keep"
+        )
+
+
+def open_kit(recipe: Recipe) -> Kit:
+    """Return what curating needs beside the parts of every run.
+
+    Raises:
+        UserError: a source is not there.
+    """
+    from pipeline.adapters.codec import PhotographCodec
+    from pipeline.adapters.decoding import GuardedDecoder
+    from pipeline.adapters.segments.grouped import GroupedParquet
+    from pipeline.adapters.segments.plain import ParquetTables
+    from pipeline.domain.intake import DecodeLimits
+    from pipeline.flow.curating.kit import Kit
+
+    asked = curation_of(recipe)
+    assert asked is not None
+    nodes: tuple[Any, ...] = recipe.sources  # type: ignore[attr-defined]
+    sources: dict[str, Any] = {}
+    grounds: dict[str, Mapping[str, str]] = {}
+    for node in nodes:
+        name = node.path
+        if name in sources:
+            raise RecipeError(f"sources: {name} is named twice; keep one")
+        sources[name] = _source(node)
+        grounds[name] = {"licence": node.licence, "lawful_basis": node.lawful_basis}
+    decoding = asked.decoding
+    judge = wired.build("judge", recipe.judge)
+    limits = DecodeLimits(
+        most_px=decoding.most_px,
+        longest_side_px=decoding.longest_side_px,
+        shortest_side_px=decoding.shortest_side_px,
+    )
+    return Kit(
+        sources=sources,
+        licences=grounds,
+        decoder=GuardedDecoder(limits, first_frame=decoding.animations == "first-frame"),
+        detector=wired.build("detector", recipe.align.detector) if recipe.align is not None else None,
+        crop=functools.partial(_cropped, judge.space.alignment),
+        encoder=PhotographCodec(recipe.encoding),  # type: ignore[arg-type]
+        tables=ParquetTables(),
+        grouped=GroupedParquet(judge.space.dimensions),
+    )
+
+
+def _cropped(alignment: str, image_HWC: Any, points: Any) -> Any:
+    from pipeline.adapters.cropping import aligned_crop
+    from pipeline.domain.landmarks import alignment as template
+
+    side = int(alignment.rpartition("-")[2])
+    if points is None:
+        return image_HWC if image_HWC.shape == (side, side, 3) else None
+    return aligned_crop(image_HWC, points, template(alignment), side)
+
+
+def _source(node: Node) -> Any:
+    from pipeline.adapters.sources.files import LocalFiles, StoreFiles
+    from pipeline.adapters.stores import open_store
+
+    path: str = node.path  # type: ignore[attr-defined]
+    part = wired.load(COMPONENTS["sources"][node.use][1])
+    if "://" in path:
+        return part(node, StoreFiles(open_store(path, writable=False)))
+    return part(node, LocalFiles(Path(path).expanduser(), links_out=getattr(node, "links_out", False)))
+
+
+def open_curation(recipe: Recipe, uri: str, observer: Observer, **options: Any) -> tuple[Session, Kit]:
+    """Take the lease of the dataset at `uri` and open the recipe's sources; options are those of `session_on`.
+
+    Raises:
+        RecipeError: the recipe is none of kind: curate.
+        UserError: a source is not there.
+        LeaseHeldError: another run holds the dataset.
+    """
+    from pipeline.adapters.stores import open_store
+
+    return curation_on(recipe, open_store(uri), observer, **options)
+
+
+def curation_on(recipe: Recipe, store: Store, observer: Observer, **options: Any) -> tuple[Session, Kit]:
+    """Do as `open_curation` does, on a store that is open already."""
+    from jobs.wiring.sessions import session_on
+
+    if curation_of(recipe) is None:
+        raise RecipeError(f"{recipe.name}: is of kind: {recipe.kind}; `curate` runs kind: curate, `generate` mints")
+    kit = open_kit(recipe)
+    return session_on(recipe, store, observer, **options), kit

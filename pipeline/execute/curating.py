@@ -1,0 +1,424 @@
+"""A whole curation on any executor: list, ingest, clean, decide, write, audit, publish. Running it again resumes.
+
+A published dataset grows by what its sources hold beside what was listed: nothing that is published changes, new images
+join their people, and new people get new labels. What the sources do not hold any more stays published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.domain.errors import QuarantinedError, StoreError, TargetNotReachedError
+from pipeline.domain.fingerprint import Prints
+from pipeline.domain.leakage import JUDGE
+from pipeline.domain.manifest import Counts, Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.domain.records import Cell, unit_rows
+from pipeline.domain.seal import sealed_text
+from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.figures import counts_of, figures_of, tally
+from pipeline.execute.funnel import funnel_of
+from pipeline.execute.galleries import prepare
+from pipeline.execute.generations import (
+    generations,
+    is_begun,
+    read_step,
+    recipe_path,
+    require_same_fingerprint,
+    stored_recipe,
+)
+from pipeline.execute.mending import check_devices, mend, missing_receipts, require_receipts
+from pipeline.execute.run import Published, export_version, open_books, publish_rows
+from pipeline.execute.session import Session, work
+from pipeline.flow.audit import plan_audit
+from pipeline.flow.commit import Books, commit, enrolled_path, enrolled_receipt_name
+from pipeline.flow.curating.account import account_of
+from pipeline.flow.curating.clean import limits_of, plan_clean
+from pipeline.flow.curating.decide import Decided, decide
+from pipeline.flow.curating.faces import Before, Case
+from pipeline.flow.curating.ingest import plan_ingest
+from pipeline.flow.curating.kit import Kit, curation
+from pipeline.flow.curating.listing import earlier, freeze, listing_name, new_inputs
+from pipeline.flow.curating.outcomes import (
+    IDENTITY_COLUMNS,
+    OUTCOME_COLUMNS,
+    identities_path,
+    outcome_path,
+    refused_before,
+)
+from pipeline.flow.curating.people import Between, Provisional, Standing, between, read_provisional
+from pipeline.flow.curating.write import plan_write, read_assigned
+from pipeline.flow.erase.journal import require_none_unfinished
+from pipeline.flow.heartbeat import Heartbeat
+from pipeline.flow.parts import Parts
+from pipeline.flow.past import Past, Step, past_of, published_templates
+from pipeline.flow.publish import About, index_rows
+from pipeline.flow.rounds import Standing as Filled
+from pipeline.flow.versions import is_whole, read_manifest, versions
+
+
+def curate(session: Session, kit: Kit) -> Published:
+    """Curate, resume or grow a dataset until what the sources hold is published and exported.
+
+    Raises:
+        PlanMismatchError: the place holds a dataset of another recipe.
+        TargetNotReachedError: the sources hold nothing, or nobody is left.
+        QuarantinedError: units killed their worker three times.
+        LeaseHeldError: another run took the dataset over.
+        StoreError: the store failed.
+        InterruptedRunError: the run was asked to stop.
+    """
+    with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
+        try:
+            require_none_unfinished(session.parts.store)
+            step = find_curation(session.parts, kit)
+            books = open_books(session)
+            lost = books.lost()
+            stands = step.published is not None and not lost and not missing_receipts(books, step.published)
+            stands = stands and is_whole(session.parts.store, step.published)
+            manifest = step.published if step.published and stands else _curated(session, kit, books, step)
+            return Published(manifest, export_version(session, manifest), stands)
+        finally:
+            session.executor.close()
+
+
+def find_curation(parts: Parts, kit: Kit) -> Step:
+    """Return the step that is to be done: the first, the one that is begun, the newest, or growth by what is new.
+
+    Raises:
+        PlanMismatchError: another recipe.
+    """
+    store = parts.store
+    manifests = [read_manifest(store, v) for v in versions(store)]
+    begun = generations(store)
+    newest = max([*begun, *(m.generation for m in manifests)], default=-1)
+    if gone := sorted(set(range(newest + 1)) - set(begun)):
+        raise StoreError(f"{store.uri}: {recipe_path(gone[0])} is missing; restore it from a copy")
+    if newest < 0:
+        return Step(0)
+    require_same_fingerprint(store, parts.prints, read_step(store, newest), newest)
+    published = next((m for m in reversed(manifests) if m.generation == newest), None)
+    parent = next((m for m in reversed(manifests) if m.generation < newest), None)
+    if published is None:
+        return Step(newest, parent)
+    seen = earlier(kit, parts, newest + 1)
+    if next(new_inputs(kit, seen), None) is None:
+        return Step(newest, parent, published=published)
+    return Step(newest + 1, published)
+
+
+def _curated(session: Session, kit: Kit, books: Books, step: Step) -> Manifest:
+    parts = session.parts
+    if stands_on := step.published or step.parent:
+        require_receipts(books, stands_on, unfinished=step.number)
+    _begin(parts, step, None)
+    session.observer.event("stage", name="list", total=1, done=0)
+    listed = freeze(kit, parts, books, step.number)
+    session.observer.event("step")
+    prepare(session)
+    mend(session, books)
+    check_devices(session, books)
+    rows = (int(listed.unit["rows"][0]), int(listed.unit["rows"][1]))
+    asked = curation(parts)
+    ingest = plan_ingest(step.number, rows, asked.rows)
+    _all_done(work(session, books, ingest, "ingest"))
+    clean = plan_clean(step.number, asked.buckets)
+    _all_done(work(session, books, clean, "clean"))
+    past = past_of(parts, step.number, step.parent, books.known)
+    before = _before(parts, kit, step, past)
+    _decide(session, kit, books, step, before, ingest, clean)
+    assigned = read_assigned(kit, parts, step.number)
+    given = sorted(set(assigned.identity_N.tolist()))
+    new = [o for o in given if o >= before.first_ordinal]
+    if not new and not past.labels:
+        raise TargetNotReachedError(
+            f"nobody is left: {_why(books, step)}; loosen `curate.clean`, or look at the sources"
+        )
+    grown = [o for o in given if o < before.first_ordinal]
+    version = step.parent.version if step.parent else ""
+    units = plan_write(step.number, assigned, new, grown, parts.recipe.unit.identities, version)
+    _all_done(work(session, books, units, "make"))
+    if unread := work(session, books, plan_audit(books.known, parts.auditor.card), "audit"):
+        raise QuarantinedError(
+            f"{len(unread)} units could not be audited ({unread[0].name}); mend the cause, run again"
+        )
+    session.stop.check()
+    return _published(session, kit, books, step, past, units, new)
+
+
+def _all_done(left: Sequence[Unit]) -> None:
+    if left:
+        raise QuarantinedError(
+            f"{len(left)} units killed their worker repeatedly ({left[0].name}), and an input that nobody looked at "
+            "cannot be accounted for; mend the cause and run again with --retry-quarantined"
+        )
+
+
+def _before(parts: Parts, kit: Kit, step: Step, past: Past) -> Before:
+    """Return what earlier generations left, for deciding."""
+    if not step.number:
+        return Before()
+    labels = past.labels or {}
+    ordinals, templates = published_templates(parts, past)
+    cells = {m.ordinal: m.cell for m in past.members}
+    owner: dict[str, int] = {}
+    hashes: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    slots: dict[int, int] = {}
+    for generation in range(step.number):
+        if parts.store.size(outcome_path(generation)) is None:
+            continue
+        told = kit.tables.read(parts.store, identities_path(generation), ["owner", "cluster", "ordinal"])
+        for name, cluster, ordinal in zip(
+            told["owner"], *(told[k].tolist() for k in ("cluster", "ordinal")), strict=True
+        ):
+            if name and not cluster and ordinal in labels:
+                owner.setdefault(name, ordinal)
+        held = kit.tables.read(parts.store, outcome_path(generation), ["identity", "slot", "sha256", "hash"])
+        numbers = (held[k].tolist() for k in ("identity", "slot", "hash"))
+        for sha, (identity, slot, hash_) in zip(held["sha256"], zip(*numbers, strict=True), strict=True):
+            if identity >= 0:
+                hashes[identity].append((sha, hash_ % (1 << 64)))
+                slots[identity] = max(slots.get(identity, 0), slot + 1)
+    ranks: dict[Cell, int] = {}
+    for member in past.members:
+        ranks[member.cell] = max(ranks.get(member.cell, 0), member.rank + 1)
+    return Before(
+        standing=Standing(ordinals, templates, owner),
+        images=Counter(r.identity for r in past.rows),
+        slots=slots,
+        hashes=hashes,
+        cells=cells,
+        first_ordinal=max(past.enrolled, 1 + max((m.ordinal for m in past.members), default=-1)),
+        ranks=ranks,
+    )
+
+
+def _decide(
+    session: Session,
+    kit: Kit,
+    books: Books,
+    step: Step,
+    before: Before,
+    ingest: Sequence[Unit],
+    clean: Sequence[Unit],
+) -> None:
+    """Decide who is whom, write it, and close the generation's enrolment; done already, it costs nothing."""
+    parts, name = session.parts, enrolled_receipt_name(step.number)
+    if books.has(name):
+        return
+    session.observer.event("stage", name="between identities", total=1, done=0)
+    asked = curation(parts)
+    limits = limits_of(parts.judge, asked.clean)
+    units = [u.name for u in clean]
+    people = read_provisional(kit, parts, units)
+    found = between(people, before.standing, limits)
+    blocked = _blocked(parts, people, found)
+    decided = decide(Case(parts, kit, asked.clean, limits, people, found, before, units), blocked)
+    outcomes = sorted([*decided.faces, *refused_before(parts, kit, ingest)], key=lambda r: (r["row"], r["face"]))
+    _require_conserved(outcomes, books, step)
+    files = [
+        kit.tables.write(parts.store, outcome_path(step.number), OUTCOME_COLUMNS, outcomes),
+        kit.tables.write(parts.store, identities_path(step.number), IDENTITY_COLUMNS, decided.people),
+    ]
+    if decided.identities:
+        path = enrolled_path(step.number, private=True)
+        files.append(parts.segments.write_identities(parts.store, path, decided.identities, parts.judge.space))
+    receipt = _closing(parts, step, before, people, found, decided, files)
+    commit(parts, receipt)
+    books.add(receipt)
+    session.observer.event("step")
+
+
+def _closing(
+    parts: Parts,
+    step: Step,
+    before: Before,
+    people: Provisional,
+    found: Between,
+    decided: Decided,
+    files: Sequence[Any],
+) -> Receipt:
+    """Return the receipt that says who is enrolled."""
+    refused = tally(r["reason"] for r in decided.people if r["ordinal"] < 0)
+    enrolled = len(decided.identities)
+    counts = Counts(enrolled + sum(refused.values()), enrolled, sum(refused.values()), refused)
+    unit = {
+        "stage": "enrolled",
+        "generation": step.number,
+        "index": 0,
+        "round": 0,
+        "candidates": before.first_ordinal + enrolled,
+        "curated": {
+            "labels": len(people.owners),
+            "merged": int((found.root_M != np.arange(len(people.owners))).sum()),
+            "joined_published": int((found.joins_M >= 0).sum()),
+            "moved_faces": decided.strays,
+            "alike_published": [[a, b, cos] for a, b, cos in found.alike],
+        },
+    }
+    return Receipt(
+        unit=unit,
+        name=enrolled_receipt_name(step.number),
+        fingerprint=parts.prints.fingerprint,
+        plan_digest=parts.prints.plan_digest,
+        counts=counts,
+        files=tuple(sorted(files)),
+        run=dict(parts.run_facts),
+    )
+
+
+def _blocked(parts: Parts, people: Provisional, found: Between) -> dict[int, str]:
+    """Return the roots whose template matches a block list or a benchmark, under the judge."""
+    screen = parts.screen
+    if screen is None or not screen.refuses:
+        return {}
+    roots = [n for n in range(len(people.owners)) if found.root_M[n] == n and not found.reason_M[n]]
+    if not roots:
+        return {}
+    total = np.zeros(people.sums_ME.shape)
+    np.add.at(total, found.root_M, people.sums_ME.astype(np.float64))
+    templates = unit_rows(total[roots], "templates")
+    images = parts.recipe.enrol.probes
+    names = ", ".join(g.name for g in screen.settings.galleries)
+    numbers = screen.numbers({JUDGE: templates})
+    return {root: names for root, near in zip(roots, numbers, strict=True) if screen.leaks(near, images)}
+
+
+def _require_conserved(outcomes: Sequence[Mapping[str, Any]], books: Books, step: Step) -> None:
+    """Every input has an outcome, and no other has one."""
+    first, stop = books.known[listing_name(step.number)].unit["rows"]
+    rows = {int(r["row"]) for r in outcomes}
+    if rows != set(range(first, stop)):
+        odd = sorted(rows ^ set(range(first, stop)))
+        raise StoreError(
+            f"{len(odd)} inputs have no outcome, or are in no listing (row {odd[0]}): nothing is published"
+        )
+
+
+def _published(
+    session: Session,
+    kit: Kit,
+    books: Books,
+    step: Step,
+    past: Past,
+    units: Sequence[Unit],
+    new: Sequence[int],
+) -> Manifest:
+    parts = session.parts
+    members = [*past.members, *_enrolled(parts, step)]
+    cells = {m.ordinal: m.cell for m in members}
+    unit_of = {o: u.name for u in units for o in u.ordinals}
+    have, least = _accepted(parts, units), curation(parts).clean.min_images
+    filled = tuple(o for o in new if have[o] >= least)
+    failed = {o: "too_few_images" for o in new if have[o] < least}
+    if not filled and not past.labels:
+        raise TargetNotReachedError(
+            "every image of every identity was refused by the filters; loosen them, and use another --out"
+        )
+    standing = Filled(filled, failed, {}, unit_of)
+    rows = index_rows(parts, past, standing, cells)
+    account = account_of(parts, kit.tables, step.number, rows)
+    people = Counter(r.identity for r in rows)
+    resolved = {"identities.count": len(people), "identities.images_per_identity": max(people.values())}
+    _begin(parts, step, resolved)
+    quota = Counter(cells[o] for o in people)
+    counts = {
+        **counts_of(session, past, standing, books.known, units, rows),
+        "identities_expected": len(people),
+        "images_expected": len(rows),
+        "identities_short": {},
+        "missing_by_cell": {},
+        "rounds": 1,
+        "inputs": account,
+        "sources": _sources(kit, books, step.number),
+        "curated": _told(books, step.number),
+    }
+    figures = {
+        **figures_of(session, past, standing, cells, quota, rows),
+        "funnel": funnel_of(parts, books.known, cells, rows),
+        "cleaning": _levels(parts),
+    }
+    return publish_rows(session, books, step, rows, About(models=session.models, counts=counts, figures=figures))
+
+
+def _told(books: Books, newest: int) -> list[dict[str, Any]]:
+    """Return what cleaning found, as it is read back from receipts: documents follow the order of its keys."""
+    units = (books.known[enrolled_receipt_name(generation)].unit for generation in range(newest + 1))
+    # a generation that judged again, or erased, cleaned nothing
+    return [dict(json.loads(canonical_json(unit["curated"]))) for unit in units if "curated" in unit]
+
+
+def _levels(parts: Parts) -> dict[str, Any]:
+    limits = limits_of(parts.judge, curation(parts).clean)
+    named = {"link": limits.link_cos, "keep": limits.keep_cos, "merge": limits.merge_cos, "drop": limits.drop_cos}
+    return {f"{name}_cos": cos if cos <= 1.0 else None for name, cos in named.items()}
+
+
+def _sources(kit: Kit, books: Books, newest: int) -> list[dict[str, Any]]:
+    """Return what is told of the sources: their grounds, not where they lie."""
+    listed = [books.known[listing_name(g)] for g in range(newest + 1) if listing_name(g) in books.known]
+    gone = [{"changed_since": r.unit["changed"], "gone_since": r.unit["gone"]} for r in listed[-1:]]
+    told = [{"number": n + 1, **dict(ground)} for n, ground in enumerate(kit.licences.values())]
+    return [*told, *gone]
+
+
+def _accepted(parts: Parts, units: Sequence[Unit]) -> Counter[int]:
+    out: Counter[int] = Counter()
+    for unit in units:
+        columns = parts.segments.read_columns(parts.store, unit.name, ["identity", "accepted"])
+        out.update(np.asarray(columns["identity"])[np.asarray(columns["accepted"])].tolist())
+    return out
+
+
+def _enrolled(parts: Parts, step: Step) -> Sequence[Any]:
+    path = enrolled_path(step.number, private=True)
+    return parts.segments.read_members(parts.store, path) if parts.store.size(path) is not None else ()
+
+
+def _why(books: Books, step: Step) -> str:
+    receipt = books.known[enrolled_receipt_name(step.number)]
+    ingest: Counter[str] = Counter()
+    for one in books.known.values():
+        if one.unit["stage"] == Stage.INGEST.value and one.unit["generation"] == step.number:
+            ingest.update(one.counts.reasons)
+    most = [f"{n} {why}" for why, n in (ingest + Counter(receipt.counts.reasons)).most_common(3)]
+    return ", ".join(most) or "no face was found"
+
+
+def _begin(parts: Parts, step: Step, resolved: Mapping[str, int] | None) -> None:
+    """Write the file of a step; once cleaning has found out how many there are, it says so."""
+    path = recipe_path(step.number)
+    if resolved is None and is_begun(parts.store, step.number):
+        return
+    recipe, prints = parts.recipe, parts.prints
+    if resolved is not None:
+        numbers = {k.rpartition(".")[2]: v for k, v in resolved.items()}
+        recipe = recipe.model_copy(update={"identities": recipe.identities.model_copy(update=numbers)})
+        prints = _resolved(prints, resolved)
+    body = {
+        "recipe": stored_recipe(recipe),
+        "parent": None if step.parent is None else step.parent.version,
+        "fingerprint": prints.fingerprint,
+        "plan_digest": prints.plan_digest,
+        "fingerprint_fields": dict(prints.fields),
+        "plan_fields": dict(prints.plan_fields),
+    }
+    data = sealed_text(yaml.safe_dump(body, sort_keys=False).encode())
+    parts.guard()
+    if not parts.store.put_if_absent(path, data) and step.published is None and parts.store.get(path) != data:
+        parts.store.put(path, data)
+
+
+def _resolved(prints: Prints, numbers: Mapping[str, int]) -> Prints:
+    fields = {**prints.plan_fields, **numbers}
+    return replace(
+        prints,
+        plan_fields=fields,
+        plan_digest=sha256_hex(canonical_json({"fingerprint": prints.fingerprint, "plan": fields})),
+    )

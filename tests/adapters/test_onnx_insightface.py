@@ -1,0 +1,90 @@
+"""Packs of InsightFace: what each file is follows from its shapes, and what is run is what our own parts run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.adapters.onnx.insightface import (
+    InsightFaceDetector,
+    InsightFaceDetectorOptions,
+    InsightFaceRecogniser,
+    InsightFaceRecogniserOptions,
+)
+from pipeline.adapters.onnx.packs import DETECTOR, RECOGNISER, pack_file
+from pipeline.adapters.onnx.recogniser import OnnxRecogniser, OnnxRecogniserOptions
+from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
+from pipeline.domain.errors import UserError
+from tests.onnx_files import colours
+from tests.photographs import ASSETS, SCRFD, aligned, lfw, pixels
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+PACK = ASSETS / "insightface" / "models" / "buffalo_sc"
+with_assets = pytest.mark.skipif(not SCRFD.is_file(), reason=f"no {SCRFD.name}: the test assets are not here")
+
+
+def test_a_recogniser_is_known_by_its_shapes(tmp_path: Path) -> None:
+    """Of files that take other crops or give a handful of numbers, and junk, the one recogniser is chosen."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "a_landmarks.onnx").write_bytes(colours(rng.normal(size=(3, 212)), side=192))
+    (tmp_path / "b_quality.onnx").write_bytes(colours(rng.normal(size=(3, 1))))
+    (tmp_path / "c_anything.onnx").write_bytes(colours(rng.normal(size=(3, 128))))
+    (tmp_path / "d_junk.onnx").write_bytes(b"junk" * 50)
+    assert pack_file(str(tmp_path), RECOGNISER).name == "c_anything.onnx"
+    with pytest.raises(UserError, match=r"b_quality.onnx \(another kind\), c_anything.onnx \(recogniser\).* an SCRFD"):
+        pack_file(str(tmp_path), DETECTOR)
+    (tmp_path / "e_foreign.onnx").write_bytes(colours(rng.normal(size=(3, 512))))
+    with pytest.raises(
+        UserError, match=r"c_anything\.onnx, e_foreign\.onnx are each a recogniser .* name one with `file`"
+    ):
+        pack_file(str(tmp_path), RECOGNISER)
+    chosen = InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(tmp_path), file="e_foreign.onnx"))
+    assert chosen.space.dimensions == 512
+    assert chosen.space.name == "insightface-e_foreign"
+
+
+def test_a_folder_without_models_is_one_line(tmp_path: Path) -> None:
+    """No folder, an empty one, and a file that is not there are the user's mistakes; nothing is downloaded."""
+    with pytest.raises(UserError, match="no such folder"):
+        InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path / "none")))
+    with pytest.raises(UserError, match="holds no ONNX file"):
+        InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(tmp_path)))
+    with pytest.raises(UserError, match="no such file"):
+        InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path), file="gone.onnx"))
+    with pytest.raises(ValueError, match="pattern"):
+        InsightFaceDetectorOptions(path=str(tmp_path), file="../elsewhere.onnx")
+
+
+@with_assets
+def test_a_pack_gives_what_its_files_give() -> None:
+    """Faces and embeddings of a pack are those of its files by name; cards state digest and licence."""
+    detector = InsightFaceDetector(InsightFaceDetectorOptions(path=str(PACK)))
+    direct = Scrfd(ScrfdOptions(path=str(SCRFD)))
+    image = pixels(lfw()[0])
+    np.testing.assert_array_equal(detector.detect(image).boxes_K4, direct.detect(image).boxes_K4)
+    assert detector.card == direct.card
+    assert detector.card.licence == "InsightFace, non-commercial research"
+    assert not detector.card.commercial_use
+    assert detector.size_px == 320
+    recogniser = InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(PACK), batch=2))
+    given = OnnxRecogniser(
+        OnnxRecogniserOptions(path=str(PACK / "w600k_mbf_uint8dyn.onnx"), name="given", licence="as stated", batch=2)
+    )
+    faces = aligned(lfw()[:2])
+    np.testing.assert_array_equal(recogniser.embed(faces), given.embed(faces))
+    assert recogniser.space.name == "insightface-w600k_mbf_uint8dyn"
+    assert recogniser.card.sha256 == given.card.sha256
+    assert not recogniser.card.row_independent
+
+
+@with_assets
+def test_a_foreign_recogniser_in_a_pack_is_seen(tmp_path: Path) -> None:
+    """A recogniser of somebody else that lies in a pack is not silently taken for the pack's own."""
+    for path in (*PACK.glob("*.onnx"), ASSETS / "models" / "mobilefacenet_foamliu_128d.onnx"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(UserError, match="are each a recogniser"):
+        InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(tmp_path)))
+    assert InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path))).card.name == "scrfd-det_500m"
