@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.busy import IfBusy
+
+if TYPE_CHECKING:
+    from jobs.wiring.watching import Outlets
 
 
 class LogFormat(StrEnum):
@@ -93,6 +97,14 @@ def limit_overrides(budget: list[str] | None, deadline: str | None) -> list[str]
 
     # quoted, or YAML would read a moment as one of its own
     return [*budget_overrides(budget or ()), *([f'compute.deadline="{deadline}"'] if deadline is not None else [])]
+
+
+def outlets_of(summary: str | None, metrics_file: str | None, log_format: LogFormat) -> Outlets:
+    """Return where a run is told of; workers in other processes log in the same format."""
+    from jobs.wiring.watching import Outlets
+
+    os.environ["FACEMINT_LOG_FORMAT"] = log_format.value
+    return Outlets(summary, metrics_file, log_format is LogFormat.JSON)
 
 
 def print_json(value: Any) -> None:

@@ -28,6 +28,7 @@ from jobs.arguments import (
     WorkersOption,
     compute_overrides,
     limit_overrides,
+    outlets_of,
     print_json,
 )
 from jobs.busy import IfBusy, unless_busy
@@ -48,7 +49,7 @@ from jobs.verbs.report import report
 from jobs.verbs.sign import sign
 from jobs.verbs.split import split
 from jobs.verbs.submit import submit
-from pipeline.domain.errors import FacemintError, UserError
+from pipeline.domain.errors import FacemintError, RecipeError, UserError
 
 app = typer.Typer(
     name="facemint",
@@ -111,18 +112,20 @@ def generate(
     """
     from jobs import show, wiring
 
-    os.environ["FACEMINT_LOG_FORMAT"] = log_format.value
-    outlets = wiring.Outlets(summary, metrics_file, log_format is LogFormat.JSON)
+    outlets = outlets_of(summary, metrics_file, log_format)
     overrides = [*(set_ or []), *compute_overrides(executor, workers, address), *limit_overrides(budget, deadline)]
+    from pipeline.domain.privacy import holds_people
     from pipeline.execute.run import generate as run
     from pipeline.execute.stop import Stop, on_signals
 
     loaded = wiring.load_recipe(recipe, wiring.grown(overrides, out), rehearse=rehearse)
+    if holds_people(loaded):
+        raise RecipeError(f"{recipe}: is of kind: curate, and makes no image; run `facemint curate`")
     quiet = json_ or outlets.log_json
     with (
         on_signals(Stop()) as stop,
         show.observer(quiet=quiet, title=f"{loaded.name} -> {out}") as view,
-        wiring.watched(loaded, out, view, outlets, stop) as watch,
+        wiring.watched(loaded, out, view, outlets) as watch,
     ):
         session = unless_busy(
             lambda: wiring.open_session(
@@ -159,9 +162,14 @@ def plan(
     Time and bytes come from a few batches made on this machine, or from the dataset's own units where it has some.
     Weights need not be here: then no time is reckoned.
     """
-    from jobs import show_plan, wiring
+    from jobs import show_curate, show_plan, wiring
+    from pipeline.domain.privacy import holds_people
 
     loaded = wiring.load_recipe(recipe, wiring.grown(set_ or [], out), rehearse=rehearse, unfetched=True)
+    if holds_people(loaded):
+        facts = wiring.plan_curation(loaded, out, workers)
+        print_json(facts) if json_ else show_curate.print_forecast(facts)
+        return
     facts = wiring.plan_run(loaded, out, workers)
     print_json(facts) if json_ else show_plan.print_plan(facts)
 

@@ -21,6 +21,8 @@ from pipeline.flow.verify import verify as flow_verify
 from pipeline.flow.versions import read_manifest, versions
 
 STAGES = ("enrol", "enrolled", "make", "audit")
+CURATING = ("listed", "ingest", "clean", "enrolled", "make", "audit")
+"""The stages of a curated dataset, in which nobody is made."""
 """The stages whose units leave receipts, in the order in which they run; `enrolled` closes a generation's enrolment."""
 
 
@@ -64,7 +66,8 @@ def status(store: Store, clock: Clock) -> dict[str, Any]:
     run = _run_facts(holder, now_s)
     return {
         "uri": store.uri,
-        "state": _state(published, holder, run, now_s) + _erasure(store),
+        "state": _state(published, holder, run, now_s, "curate" if "listed" in stages else "generate")
+        + _erasure(store),
         "stages": stages,
         "reasons": top_reasons(stages["make"]["reasons"]),
         "versions": published,
@@ -105,7 +108,9 @@ def _stages(receipts: Iterable[Receipt]) -> dict[str, Any]:
             each = {g: {"units": len(c), **Counts.total(c).to_dict()} for g, c in sorted(by_generation.items())}
             every = [c for counts in by_generation.values() for c in counts]
             out[stage] = {"units": len(every), **Counts.total(every).to_dict(), "generations": each}
-    return out
+    if "listed" not in out:
+        return out
+    return {stage: out[stage] for stage in (*CURATING, *(out.keys() - {*CURATING, "enrol"})) if stage in out}
 
 
 def _versions(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
@@ -132,14 +137,16 @@ def _is_held(holder: Standing, now_s: float) -> bool:
     return holder.expires_s > now_s
 
 
-def _state(versions: list[dict[str, Any]], holder: Standing | None, run: dict[str, Any] | None, now_s: float) -> str:
+def _state(
+    versions: list[dict[str, Any]], holder: Standing | None, run: dict[str, Any] | None, now_s: float, verb: str
+) -> str:
     published = f"published {versions[-1]['version']}" if versions else ""
     if holder is not None and _is_held(holder, now_s):
         return f"running, {published}" if published else "running"
     if holder is not None and holder.expires_s > 0 and not (run or {}).get("ended"):
-        silent = f"stale: its holder is silent for {now_s - holder.seen_s():.0f} s; run `facemint generate` to resume"
+        silent = f"stale: its holder is silent for {now_s - holder.seen_s():.0f} s; run `facemint {verb}` to resume"
         return f"{published}, {silent}" if published else silent
-    return published or "not finished; run `facemint generate` to resume"
+    return published or f"not finished; run `facemint {verb}` to resume"
 
 
 def _erasure(store: Store) -> str:

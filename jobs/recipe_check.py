@@ -64,8 +64,8 @@ def check_models(recipe: Recipe, where: str, bank: Bank, generator: Generator, r
     for role, reader in readers.items():
         if reader.space.norm != "unit":
             raise RecipeError(
-                f"{where}: {role}.norm: {reader.space.name!r} keeps the lengths of its vectors, and cosines are compared "
-                "of vectors of unit length; leave `norm` out"
+                f"{where}: {role}.norm: {reader.space.name!r} keeps the lengths of its vectors, and cosines are "
+                "compared of vectors of unit length; leave `norm` out"
             )
         if reader.space.weights_sha256 == generator.space.weights_sha256:
             raise RecipeError(

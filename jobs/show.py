@@ -180,7 +180,7 @@ def _stages(stages: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage, row in stages.items():
         # enrolment is closed and audits re-read: they count no candidates of their own
-        counted = ("candidates", "accepted", "refused") if stage in ("enrol", "make") else ()
+        counted = ("candidates", "accepted", "refused") if stage in ("enrol", "make", "ingest", "clean") else ()
         table.add_row(stage, f"{row['units']:,}", *(f"{row[k]:,}" for k in counted), style="bold")
         if counted and len(row["generations"]) > 1:
             for generation, part in row["generations"].items():

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
+from jobs.live import duration
 from jobs.show_lines import fact
 
 if TYPE_CHECKING:
@@ -51,6 +53,17 @@ def print_curated(published: Published, uri: str, view: View) -> None:
     del view
 
 
+def print_held(uri: str) -> None:
+    """Print where the review queue lies, and how to go on."""
+    console = Console()
+    console.print("Held before any image is written.")
+    root = f"{uri.rstrip('/')}/private/review"
+    console.print(
+        f"Look at      {root}/ (the newest page, and the table of the same name)", highlight=False, soft_wrap=True
+    )
+    console.print("Go on with   the same command without --hold, with --decisions FILE where you decided otherwise")
+
+
 def _account(inputs: Mapping[str, Any]) -> Table:
     """Return what became of every input: three numbers that add up, and why."""
     table = Table(title="What became of every input", title_justify="left", title_style="bold")
@@ -72,3 +85,24 @@ def _account(inputs: Mapping[str, Any]) -> Table:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def print_forecast(facts: Mapping[str, Any]) -> None:
+    """Print what a curation would look at."""
+    console = Console()
+    table = Table(title=f"What {facts['recipe']} would look at", title_justify="left", title_style="bold")
+    for name in ("source", "new inputs", "labels", "bytes", "known faults"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for one in facts["sources"]:
+        faults = ", ".join(f"{n} {why}" for why, n in one["faults"].items()) or "none"
+        table.add_row(one["source"], f"{one['inputs']:,}", f"{one['labels']:,}", decimal(one["bytes"]), faults)
+    console.print(table)
+    if facts["listed_before"]:
+        fact(console, "Listed", f"{facts['listed_before']:,} inputs of {facts['uri']} are accounted for already")
+    if facts["each_s"] is not None:
+        told = f"{1 / facts['each_s']:.1f} inputs/s and worker, of {facts['tried']} tried here"
+        found = f"a face in {100 * facts['with_face']:.0f} % of them"
+        fact(console, "Speed", f"{told}, {found}")
+        fact(console, "Time", f"about {duration(facts['hours'] * 3600)} on {facts['workers']} workers like this one")
+    levels = ", ".join(f"{k.removesuffix('_cos')} {v:.3f}" for k, v in facts["thresholds"].items() if v <= 1.0)
+    fact(console, "Cosines", levels)

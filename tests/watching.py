@@ -11,7 +11,11 @@ from pipeline.adapters.stores import LocalStore
 from pipeline.domain.ports import Store
 from pipeline.execute.run import Published, generate
 from pipeline.execute.stop import Stop
+from tests.recipes import sketch_recipe
 from tests.worlds import Silent, sketches
+
+SMALL = {"identities": {**sketch_recipe()["identities"], "count": 4}}
+"""What makes the sketch recipe small."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class Watched:
 
 def mint_watched(folder: Path, stop: Stop | None = None, **outlets: Any) -> Watched:
     """Run a sketch recipe below a folder; `summary` and `metrics_file` are names there, `recipe` changes keys."""
-    recipe = sketches(**outlets.pop("recipe", {}))
+    recipe = sketches(**{**SMALL, **outlets.pop("recipe", {})})
     places = {k: v if "://" in str(v) or k == "log_json" else str(folder / v) for k, v in outlets.items()}
     store, view, stop = LocalStore(folder / "set"), Silent(), stop or Stop()
-    with wiring.watched(recipe, store.uri, view, wiring.Outlets(**places), stop) as watch:
+    with wiring.watched(recipe, store.uri, view, wiring.Outlets(**places)) as watch:
         session = wiring.session_on(recipe, store, watch, stop=stop)
         published = watch.publish(generate(watch.begin(session)))
     return Watched(store, published, view.seen, watch)

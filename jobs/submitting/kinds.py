@@ -8,14 +8,19 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+
+def _spelt(name: str) -> str:
+    """Return a field's name as Kubernetes spells it."""
+    return to_camel(name).replace("Yaml", "YAML")
 
 
 class Kind(BaseModel):
     """Base of every value: frozen, and no field that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_spelt, populate_by_name=True)
 
     def document(self) -> dict[str, Any]:
         """Return it as Kubernetes reads it, unset fields left out."""
@@ -267,7 +272,7 @@ class RayJobSpec(Kind):
     """A run on a Ray cluster of its own."""
 
     entrypoint: str
-    runtime_env_yaml: str = Field(alias="runtimeEnvYAML")
+    runtime_env_yaml: str
     submission_mode: Literal["K8sJobMode"] = "K8sJobMode"
     submitter_config: SubmitterConfig
     submitter_pod_template: PodTemplate

@@ -40,7 +40,7 @@ class KuberayGround:
         listed = _asked(job, "get", "rayjobs.ray.io", f"--selector={chosen}", "-o", "json")["items"]
         numbered = {_number(job, item["metadata"]["name"]): item for item in listed}
         known = [number for number in numbered if number is not None]
-        return _standing(numbered[max(known)], max(known)) if known else None
+        return standing_of(numbered[max(known)], max(known)) if known else None
 
     def submit(self, job: Job, number: int) -> bool:
         """Create the RayJob, and with it as their owner what its pods mount: one deletion takes all along."""
@@ -67,7 +67,7 @@ class KuberayGround:
                 if told != before:
                     say(f"{standing.name}: {told}")
                     before = told
-                outcome = _standing(now, standing.number).outcome
+                outcome = standing_of(now, standing.number).outcome
                 log.show(say, over=outcome is not None)
                 if outcome is not None:
                     return outcome
@@ -141,7 +141,7 @@ class _Log:
         self._folder.cleanup()
 
 
-def _standing(found: dict[str, Any], number: int) -> Standing:
+def standing_of(found: dict[str, Any], number: int) -> Standing:
     """Return how far a RayJob is by what KubeRay says of it."""
     name, status = found["metadata"]["name"], found.get("status", {})
     ray, kube = status.get("jobStatus", ""), status.get("jobDeploymentStatus", "")

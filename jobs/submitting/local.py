@@ -14,11 +14,14 @@ from jobs.submitting.ground import Outcome, Say, Standing, State
 from jobs.submitting.job import Job
 
 LOOK_S = 0.2
+RUN, SHELL = "pid", "shell"
+"""Files with the numbers of the two processes of a try."""
 DRAIN_S = 60.0
 """After so long without an end a process that was asked to end is killed; nothing but units in hand is lost."""
 
 _SCRIPT = """\
 trap '' INT HUP
+echo $$ > {shell}.new && mv {shell}.new {shell}
 cd {here}
 {command} > {log} 2>&1 < /dev/null &
 pid=$!
@@ -48,8 +51,8 @@ class LocalGround:
 
     def _standing(self, job: Job, number: int) -> Standing:
         place = self._folder / job.attempt(number)
-        # looked at before the status file: a run may end between the two
-        lives = _lives(_pid(place), place)
+        # looked at before the status file, which the shell writes last: it may end between the two
+        lives = _lives(_number(place / SHELL), place)
         if over := folders.ended(place, number):
             return over
         if lives or time.time() - place.stat().st_mtime < 10:
@@ -61,12 +64,11 @@ class LocalGround:
         place = folders.begin(self._folder, job, number)
         if place is None:
             return False
-        subprocess.Popen(  # noqa: S603 - our own command, quoted
-            ["/bin/sh", "-c", self._script(job, place)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        # a shell that leaves the process behind: it is nobody's child, and ends with nobody
+        words = ["/bin/sh", "-c", '/bin/sh -c "$0" &', self._script(job, place)]
+        quiet = subprocess.DEVNULL
+        subprocess.run(  # noqa: S603 - our own command, quoted
+            words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, check=True
         )
         return True
 
@@ -87,7 +89,7 @@ class LocalGround:
         deadline_s, asked = time.monotonic() + DRAIN_S, False
         while (now := self._standing(job, standing.number)).outcome is None:
             # its process may not have begun yet, or be another's by now
-            if _lives(pid := _pid(place), place) and pid is not None:
+            if _lives(pid := _number(place / RUN), place) and pid is not None:
                 if not asked:
                     os.kill(pid, signal.SIGTERM)
                     asked = True
@@ -97,14 +99,14 @@ class LocalGround:
         return now.outcome
 
     def _script(self, job: Job, place: Path) -> str:
-        quoted = {name: shlex.quote(str(place / name)) for name in (folders.LOG, folders.STATUS, "pid")}
+        quoted = {name: shlex.quote(str(place / name)) for name in (folders.LOG, folders.STATUS, RUN, SHELL)}
         command = shlex.join(job.words(str(place / folders.RECIPE)))
         return _SCRIPT.format(command=command, here=shlex.quote(str(Path.cwd())), **quoted)
 
 
-def _pid(place: Path) -> int | None:
+def _number(path: Path) -> int | None:
     try:
-        return int((place / "pid").read_text(encoding="ascii"))
+        return int(path.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return None
 

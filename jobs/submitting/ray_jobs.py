@@ -102,8 +102,8 @@ class RayJobsGround:
         if self._client is None:
             from ray.job_submission import JobSubmissionClient
 
-            for talkative in ("dashboard_sdk", "job.sdk"):
-                logging.getLogger(f"ray.dashboard.modules.{talkative}").setLevel(logging.WARNING)
+            for talkative in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
+                logging.getLogger(f"ray.{talkative}").setLevel(logging.WARNING)
             try:
                 self._client = JobSubmissionClient(self._address)
             except (ConnectionError, RuntimeError, ValueError) as error:

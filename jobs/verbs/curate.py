@@ -8,14 +8,22 @@ import typer
 
 from jobs.arguments import (
     AddressOption,
+    BudgetOption,
+    DeadlineOption,
     ExecutorOption,
     IfBusyOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
+    MetricsFileOption,
     OutOption,
     RecipeArgument,
     SetOption,
+    SummaryOption,
     WorkersOption,
     compute_overrides,
+    limit_overrides,
+    outlets_of,
     print_json,
 )
 from jobs.busy import IfBusy, unless_busy
@@ -34,7 +42,19 @@ def curate(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
     ] = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Stop before images are written, so that the review queue can be gone through."),
+    ] = False,
+    decisions: Annotated[
+        str | None, typer.Option("--decisions", metavar="FILE", help="The review queue, given back with decisions.")
+    ] = None,
     if_busy: IfBusyOption = IfBusy.FAIL,
+    budget: BudgetOption = None,
+    deadline: DeadlineOption = None,
+    summary: SummaryOption = None,
+    metrics_file: MetricsFileOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     json_: JsonOption = False,
 ) -> None:
     """Curate face images that exist already: decode, find the face, clean labels, filter, write.
@@ -47,18 +67,29 @@ def curate(
     from pipeline.execute.curating import curate as run
     from pipeline.execute.stop import Stop, on_signals
 
-    overrides = [*(set_ or []), *compute_overrides(executor, workers, address)]
+    outlets = outlets_of(summary, metrics_file, log_format)
+    overrides = [*(set_ or []), *compute_overrides(executor, workers, address), *limit_overrides(budget, deadline)]
     loaded = wiring.load_recipe(recipe, overrides)
-    with on_signals(Stop()) as stop, show.observer(quiet=json_, title=f"{loaded.name} -> {out}") as view:
+    reviewed = wiring.reviewed_of(decisions, hold=hold)
+    quiet = json_ or outlets.log_json
+    with (
+        on_signals(Stop()) as stop,
+        show.observer(quiet=quiet, title=f"{loaded.name} -> {out}") as view,
+        wiring.watched(loaded, out, view, outlets) as watch,
+    ):
         opened = unless_busy(
-            lambda: wiring.open_curation(loaded, out, view, stop=stop, deep=deep, retry_quarantined=retry_quarantined),
+            lambda: wiring.open_curation(loaded, out, watch, stop=stop, deep=deep, retry_quarantined=retry_quarantined),
             if_busy,
             stop.check,
         )
         if opened is None:
             return
-        published = run(*opened)
-    if json_:
+        session, kit = opened
+        made = run(watch.begin(session), kit, reviewed)
+        published = None if made is None else watch.publish(made)
+    if published is None:
+        print_json({"held": True, "review": f"{out}/private/review"}) if json_ else show_curate.print_held(out)
+    elif json_:
         print_json({**show.published_json(published, out), "inputs": published.manifest.counts["inputs"]})
     else:
         show_curate.print_curated(published, out, view)

@@ -58,7 +58,11 @@ def fetch(
     """
     from jobs import show_models, wiring
 
-    facts = wiring.fetch_models(references, sha256)
+    def say(text: str) -> None:
+        if not json_:
+            typer.echo(text, err=True)
+
+    facts = wiring.fetch_models(references, sha256, say)
     print_json(facts) if json_ else show_models.print_fetched(facts)
 
 
@@ -84,7 +88,9 @@ def check(
 
 @models.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A file that torch.save wrote.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A file that torch.save wrote: a path, or an address that was fetched.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
     section: Annotated[
         str,

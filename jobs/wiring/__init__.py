@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.wiring.banking import bank_facts, fit_bank, fit_vectors
 from jobs.wiring.calibrating import calibrate_recogniser
 from jobs.wiring.crop_points import crop_points
-from jobs.wiring.curating import curation_on, open_curation
+from jobs.wiring.curating import curation_on, open_curation, plan_curation, reviewed_of
 from jobs.wiring.datasets import dataset_status, newest_manifest, verify_dataset
 from jobs.wiring.erasing import erase_dataset, erase_dry, erase_on, erase_plan, erased_facts
 from jobs.wiring.evaluating import EvaluationRequest, evaluate_dataset, free_file, training_options, write_record
@@ -94,6 +94,7 @@ __all__ = [
     "open_labelled",
     "open_pairs",
     "open_session",
+    "plan_curation",
     "plan_run",
     "prints_of",
     "prove_image",
@@ -104,6 +105,7 @@ __all__ = [
     "refilter_on",
     "refilter_plan",
     "report_on",
+    "reviewed_of",
     "session_on",
     "side_of",
     "sign_dataset",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pipeline.domain.banking import Fitted
-    from pipeline.domain.ports import LabelledFaces, Recogniser
+    from pipeline.domain.ports import LabelledFaces, Recogniser, Store
     from pipeline.flow.labelled import LabelledEmbeddings
 
 VARIANCES = (0.9, 0.95, 0.99)
@@ -112,6 +112,8 @@ def fit_vectors(
     require_said(licence, lawful_basis)
     node = recogniser_node(recogniser, overrides)
     path, reader, source = _opened(reference, node, out, skip_unreadable)
+    if made_up:
+        _require_made_up(reference, source)
     single_thread()
     faces, means_PD, images_P = _means(source, reader, node, at_most)
     facts = {
@@ -222,7 +224,32 @@ def _cells(reference: str, csv_path: str | None, source: LabelledFaces) -> dict[
 
     store = open_store(reference, writable=False)
     rows = published_rows(Segments(), store, read_manifest(store, versions(store)[-1]))
-    return {str(row.identity): "" if row.cell == "all" else row.cell for row in rows}
+    # an index of real people tells nobody's cell; a bank says nothing of single people, only of many in one cell
+    known = _private_cells(store) if all(row.cell == "all" for row in rows) else {}
+    cells = {row.identity: known.get(row.identity, row.cell) for row in rows}
+    return {str(identity): "" if cell == "all" else cell for identity, cell in cells.items()}
+
+
+def _require_made_up(reference: str, source: LabelledFaces) -> None:
+    """Refuse to call people made up of whom their dataset says that they are real."""
+    from pipeline.adapters.stores import open_store
+    from pipeline.domain.privacy import of_real_people
+    from pipeline.flow.labelled_dataset import DatasetFaces
+    from pipeline.flow.versions import read_manifest, versions
+
+    if isinstance(source, DatasetFaces):
+        store = open_store(reference, writable=False)
+        if of_real_people(read_manifest(store, versions(store)[-1])):
+            raise UserError(f"--made-up: {reference} holds photographs of real people; leave --made-up out")
+
+
+def _private_cells(store: Store) -> dict[int, str]:
+    """Return the cells of real people, by ordinal; nothing where there are none, or `private/` is not here."""
+    from pipeline.adapters.segments import Segments
+    from pipeline.domain.privacy import ENROLLED
+
+    found = (m for path in store.list(ENROLLED) for m in Segments().read_members(store, path))
+    return {m.ordinal: str(m.cell) for m in found}
 
 
 def _csv_cells(path: Path) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ from jobs import recipe_check
 from jobs.components import COMPONENTS
 from jobs.wiring import parts as wired
 from pipeline.domain.curation import PhotographsOptions, curation_of
-from pipeline.domain.errors import RecipeError
+from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Observer, Store
     from pipeline.execute.session import Session
+    from pipeline.execute.settling import Reviewed
     from pipeline.flow.curating.kit import Kit
 
 
@@ -46,8 +48,10 @@ def completed(raw: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return whole
 
 
-def check_curation(recipe: Recipe, where: str) -> None:
+def check_curation(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
     """Refuse what the tree cannot see: licences, parts that do not fit, rates that are not calibrated.
+
+    `added` are measures that a dataset has beside those of its recipe.
 
     Raises:
         RecipeError: one line.
@@ -74,6 +78,7 @@ def check_curation(recipe: Recipe, where: str) -> None:
     _check_minors(recipe, where, asked.minors, names)
     screen = wired.screen_of(recipe)
     names = (*names, *photograph_names(recipe), *(screen.measures if screen else ()))
+    names += tuple(n for n in added if n not in names)
     # how many there are is found out by cleaning: no share is too small beforehand
     many = recipe.identities.model_copy(update={"count": 1_000_000})
     recipe_check.check_balance(recipe.model_copy(update={"identities": many}), where, names, wired.targets_of(recipe))
@@ -108,6 +113,7 @@ def open_kit(recipe: Recipe) -> Kit:
     """
     from pipeline.adapters.codec import PhotographCodec
     from pipeline.adapters.decoding import GuardedDecoder
+    from pipeline.adapters.review_page import review_page
     from pipeline.adapters.segments.grouped import GroupedParquet
     from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.domain.intake import DecodeLimits
@@ -140,6 +146,7 @@ def open_kit(recipe: Recipe) -> Kit:
         encoder=PhotographCodec(recipe.encoding),  # type: ignore[arg-type]
         tables=ParquetTables(),
         grouped=GroupedParquet(judge.space.dimensions),
+        review_page=review_page,
     )
 
 
@@ -185,3 +192,60 @@ def curation_on(recipe: Recipe, store: Store, observer: Observer, **options: Any
         raise RecipeError(f"{recipe.name}: is of kind: {recipe.kind}; `curate` runs kind: curate, `generate` mints")
     kit = open_kit(recipe)
     return session_on(recipe, store, observer, **options), kit
+
+
+def reviewed_of(path: str | None, *, hold: bool) -> Reviewed:
+    """Return what people decided, from a file of this machine.
+
+    Raises:
+        UserError: no such file, or not a table of decisions.
+    """
+    from pipeline.domain.review import decisions_of
+    from pipeline.execute.settling import Reviewed
+
+    if path is None:
+        return Reviewed(hold=hold)
+    try:
+        table = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f"--decisions {path}: {error.strerror}; give the review queue back as CSV") from None
+    return Reviewed(decisions_of(table, path), table, hold)
+
+
+def plan_curation(recipe: Recipe, uri: str | None, workers: int | None) -> dict[str, Any]:
+    """Return what `facemint plan` shows of a curation: what its sources hold, and about how long it takes.
+
+    Raises:
+        UserError: a source is not there.
+    """
+    import os
+
+    from pipeline.adapters.machine import single_thread
+    from pipeline.adapters.stores import MemoryStore, open_store
+    from pipeline.execute.generations import generations
+    from pipeline.flow.curating.forecast import forecast
+
+    single_thread()
+    store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
+    parts = wired.build_parts(recipe, store, None, "plan")
+    kit = open_kit(recipe)
+    begun = generations(store)
+    found = forecast(parts, kit, 1 + max(begun, default=-1))
+    count = workers or recipe.compute.workers or os.cpu_count() or 1
+    hours = None if found.each_s is None else found.each_s * found.inputs / count / 3600
+    return {
+        "recipe": recipe.name,
+        "uri": uri,
+        **dataclasses.asdict(found),
+        "workers": count,
+        "hours": hours,
+        "thresholds": dataclasses.asdict(_levels(parts.judge, recipe)),
+    }
+
+
+def _levels(judge: Any, recipe: Recipe) -> Any:
+    from pipeline.flow.curating.clean import limits_of
+
+    asked = curation_of(recipe)
+    assert asked is not None
+    return limits_of(judge, asked.clean)

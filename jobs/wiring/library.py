@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,18 +41,21 @@ def _here(card: PublishedModel, fetched: Mapping[str, Mapping[str, Any]]) -> lis
     return sorted({str(ref.sha256) for ref in refs if card_of(ref) == card})
 
 
-def fetch_models(references: Sequence[str], sha256: str | None = None) -> dict[str, Any]:
+def fetch_models(
+    references: Sequence[str], sha256: str | None = None, say: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
     """Fetch what addresses and recipes name into this machine's cache, and return what is here now.
 
     Args:
         references: addresses, models by name and commit (`arc2face-unet@COMMIT`), recipes.
         sha256: which bytes the one address must hold.
+        say: is told what is being brought.
 
     Raises:
         ModelError: one cannot be had; what came before it is kept.
     """
     from pipeline.adapters.models import ModelWeights
-    from pipeline.adapters.models.places import is_formula, local_path
+    from pipeline.adapters.models.places import is_formula, local_path, shown
 
     refs = [ref for reference in references for ref in _named(reference)]
     if sha256 is not None:
@@ -62,7 +65,11 @@ def fetch_models(references: Sequence[str], sha256: str | None = None) -> dict[s
     weights = ModelWeights(cache_folder(), may_fetch=True)
     # what has to be brought by hand is missed after all that can be fetched
     refs.sort(key=lambda ref: local_path(ref.uri) is not None)
-    fetched = [_fetched(weights, ref) for ref in refs if not is_formula(ref.uri)]
+    fetched = []
+    for ref in refs:
+        if not is_formula(ref.uri):
+            say(f"bringing {shown(ref.uri)}")
+            fetched.append(_fetched(weights, ref))
     return {"cache": str(cache_folder()), "fetched": fetched}
 
 
@@ -132,12 +139,17 @@ def _checked(weights: Any, ref: WeightsRef) -> dict[str, Any]:
 
 
 def convert_model(source: str, target: str, *, section: str = "", ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the tensors of a pickle as safetensors, read in a process of its own; return what came of it."""
+    """Write the tensors of a pickle as safetensors, read in a process of its own; return what came of it.
+
+    The source is a path, or the address of something that was fetched.
+    """
     from pipeline.adapters.models import ModelWeights, convert_file
 
+    weights = ModelWeights(cache_folder())
     path = Path(target).expanduser()
-    answer = convert_file(Path(source).expanduser(), path, section=section, ignore=ignore)
-    digest = ModelWeights(cache_folder()).sha256(WeightsRef(uri=str(path)))
+    read = weights.path(WeightsRef(uri=source)) if "://" in source else Path(source).expanduser()
+    answer = convert_file(read, path, section=section, ignore=ignore)
+    digest = weights.sha256(WeightsRef(uri=str(path)))
     return {"source": source, "path": str(path), "sha256": digest, **answer}
 
 

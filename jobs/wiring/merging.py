@@ -15,6 +15,7 @@ from jobs.wiring.sessions import session_on
 from jobs.wiring.sets import open_side
 from pipeline.domain.errors import OutputError, SpaceMismatchError, StoreError, UserError
 from pipeline.domain.merged_recipe import merged_of
+from pipeline.domain.privacy import holds_people
 from pipeline.domain.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ def merge_on(
         # whoever is half erased is still in its newest version
         require_none_unfinished(side.store)
     recipes = [_recipe_of(side) for side in sides]
+    if real := [side.uri for side, recipe in zip(sides, recipes, strict=True) if holds_people(recipe)]:
+        raise UserError(
+            f"merge: {real[0]} holds photographs of real people, whose labels are compared where they are curated; "
+            "name the sources of all of them in one recipe of kind: curate"
+        )
     _require_alike(sides, recipes)
     judges, judge = _judges(sides, recipes, wanted.judge)
     raw = _merged_recipe(sides, recipes, judges, judge, wanted)

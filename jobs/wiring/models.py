@@ -49,6 +49,15 @@ def unfetched() -> Iterator[Unfetched]:
         _INSTEAD.reset(before)
 
 
+def require_commit(ref: WeightsRef) -> None:
+    """Raise ModelError where an address of a hub still has the word COMMIT, as shipped recipes have it."""
+    if "@COMMIT/" in ref.uri:
+        raise ModelError(
+            f"{ref.uri}: choose a commit of that repository, write its 40 hexadecimal digits in place of COMMIT, and "
+            f"run: facemint models fetch {ref.uri}"
+        )
+
+
 def is_unfetched() -> bool:
     """Return whether parts are built, here and now, whose weights may be missing."""
     return _INSTEAD.get() is not None
@@ -86,10 +95,12 @@ class Unfetched:
 
     def path(self, ref: WeightsRef) -> Path:
         """Return the local file, as `domain.weights.Weights` says."""
+        require_commit(ref)
         return self._bringer.path(ref)
 
     def tensors(self, ref: WeightsRef, names: Mapping[str, tuple[int, ...]] | None = None) -> Mapping[str, Any]:
         """Return the tensors, as `domain.weights.Weights` says."""
+        require_commit(ref)
         return self._bringer.tensors(ref, names)
 
     def sha256(self, ref: WeightsRef) -> str:

@@ -109,6 +109,11 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
 
     `added` are measures that a dataset has beside those of its recipe.
     """
+    if holds_people(recipe):
+        from jobs.wiring.curating import check_curation
+
+        check_curation(recipe, where, added)
+        return
     recipe_check.check_use(recipe, where, [*component_cards(recipe).values(), *known_weights(recipe)])
     judge = build("judge", recipe.judge)
     readers = {"judge": judge, "auditor": build("judge", recipe.auditor)} | _screening(recipe)
@@ -140,10 +145,10 @@ def check_filters_of(recipe: Recipe, where: str, judge: Any, names: Sequence[str
     """Refuse filters whose rate is not calibrated, or whose measure nobody gives; `names` are those of a sample."""
     # thresholds against galleries follow when these are prepared; here they only have to be asked for
     limits = dict.fromkeys(screen.measures, 1.0) if screen else {}
-    recipe_check.check_filters(recipe, where, _filters(recipe, judge, lambda: limits), names, targets_of(recipe))
+    recipe_check.check_filters(recipe, where, filter_builders(recipe, judge, lambda: limits), names, targets_of(recipe))
 
 
-def _filters(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:
+def filter_builders(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:
     """Return, per filter of the recipe, what builds it from the number of enrolled identities."""
     from filters.observing import Observing
     from pipeline.domain.ports import FilterContext
@@ -295,7 +300,7 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
 
     auditor = build("judge", recipe.auditor)
     screen = screen_of(recipe, store, {"judge": judge, "auditor": auditor})
-    builders = _filters(recipe, judge, screen.filter_limits if screen else dict)
+    builders = filter_builders(recipe, judge, screen.filter_limits if screen else dict)
     who = holder(run)
     return Parts(
         recipe=recipe,

@@ -38,8 +38,10 @@ def pinned(raw: Mapping[str, Any], where: str, *, unfetched: bool = False) -> di
     def pin(path: str, ref: Mapping[str, Any]) -> dict[str, Any]:
         if ref["sha256"] is not None or str(ref["uri"]).startswith(FORMULA):
             return dict(ref)
+        named = WeightsRef.model_validate(ref)
         try:
-            return {**ref, "sha256": models.weights().sha256(WeightsRef.model_validate(ref))}
+            models.require_commit(named)
+            return {**ref, "sha256": models.weights().sha256(named)}
         except ModelError as error:
             missing.append(f"{path}: {error}")
             return dict(ref)

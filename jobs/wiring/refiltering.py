@@ -10,6 +10,7 @@ from jobs import recipe_file
 from jobs.wiring.parts import build_parts, check_parts, full_model, open_dataset
 from jobs.wiring.sessions import session_on
 from pipeline.domain.errors import RecipeError
+from pipeline.domain.privacy import holds_people
 from pipeline.domain.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def refilter_on(
     from pipeline.execute.generations import require_not_merged
     from pipeline.execute.run import complete, refilter
 
+    if make_missing and holds_people(recipe):
+        raise RecipeError("--make-missing: photographs are not made; what is missing comes with `facemint curate`")
     if make_missing:
         # what is made has the measures of the recipe alone, and none that were added beside the segments
         check_parts(recipe, "--make-missing")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
-from jobs.wiring.parts import build, check_parts, full_model, load
+from jobs.wiring.parts import build, check_parts, filter_builders, full_model, load, targets_of
 from jobs.wiring.pinning import FORMULA, is_reference
 from pipeline.domain.errors import FacemintError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe
@@ -169,16 +169,28 @@ def _settled(small: dict[str, Any], where: str) -> Recipe:
     except UserError:
         # no calibration, or none for so few images: cosines that stand in, and decide nothing
         small["enrol"] |= {"separation": {"cos": 1.0}, "consistency": {"cos": 0.0}}
-    kept = []
-    for raw in small["filters"]:
-        for tried in (raw, _by_cosine(raw)):
-            attempt = parse_recipe(full_model(), {**small, "filters": [tried]}, where) if tried else None
-            if attempt is not None and _works(attempt, where):
-                kept.append(tried)
-                break
-    recipe = parse_recipe(full_model(), {**small, "filters": kept}, f"{where}, rehearsed")
+    small["filters"] = [kept for raw in small["filters"] if (kept := _working(raw, small, recipe, judge, where))]
+    recipe = parse_recipe(full_model(), small, f"{where}, rehearsed")
     check_parts(recipe, f"{where}, rehearsed")
     return recipe
+
+
+def _working(
+    raw: Mapping[str, Any], small: Mapping[str, Any], recipe: Recipe, judge: Any, where: str
+) -> Mapping[str, Any] | None:
+    """Return a filter as it can be built here, by its rate or by a cosine; None where its measure is not taken."""
+    measurers = [build("measures", node) for node in recipe.measures]
+    names, targets = recipe_check.check_measures(where, measurers), targets_of(recipe)
+    for tried in (raw, _by_cosine(raw)):
+        if tried is None:
+            continue
+        alone = parse_recipe(full_model(), {**small, "filters": [tried]}, where)
+        try:
+            recipe_check.check_filters(alone, where, filter_builders(alone, judge, dict), names, targets)
+        except UserError:
+            continue
+        return tried
+    return None
 
 
 def _by_cosine(raw: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -187,14 +199,6 @@ def _by_cosine(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     if not rates:
         return None
     return {**raw, **dict.fromkeys(rates), "cos": 1.0 if "fpir" in rates else 0.0}
-
-
-def _works(recipe: Recipe, where: str) -> bool:
-    try:
-        check_parts(recipe, where)
-    except UserError:
-        return False
-    return True
 
 
 def _uncalibrated(node: Any) -> Any:

@@ -107,6 +107,7 @@ def session_on(
     from pipeline.adapters.machine import SystemClock, holder, is_dead, single_thread
     from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.execute.session import Session
+    from pipeline.execute.spending import spending_of
     from pipeline.execute.stop import Stop
     from pipeline.flow.heartbeat import Progress, Tee
     from pipeline.flow.lease import acquire
@@ -122,6 +123,8 @@ def session_on(
         parts = build_parts(recipe, store, lease.number, run)
         asked = stop or Stop()
         progress = Progress(SystemClock(), lease.holder)
+        spending = spending_of(recipe.compute, SystemClock())
+        asked.limit = spending.limit
         quarantine = Quarantine(store, SystemClock())
         if retry_quarantined:
             quarantine.release()
@@ -129,9 +132,10 @@ def session_on(
         session = Session(
             parts=parts,
             executor=_executor(parts, lease.number, run, asked, quarantine, observer),
-            observer=Tee(observer, progress),
+            observer=Tee(observer, progress, spending),
             progress=progress,
             lease=lease,
+            spending=spending,
             models={role: card_dict(card) for role, card in component_cards(recipe).items()},
             documents=functools.partial(documents, writers, store, parts),
             exporters=tuple(
@@ -145,6 +149,7 @@ def session_on(
             deep=deep,
             galleries=gallery_sources(recipe),
         )
+        spending.attach(session.executor.worker_seconds)
         return dataclasses.replace(session, under=functools.partial(_under, session, run, quarantine))
     except BaseException:
         lease.release()
@@ -216,7 +221,6 @@ def _executor(
 
     compute = recipe.compute
     settings = (recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint)
-    memory = None if compute.memory_gib is None else int(compute.memory_gib * 2**30)
     return RayExecutor(
         functools.partial(build_worker, *settings, log_json=wants_json_logs()),
         workers=compute.workers,
@@ -224,7 +228,7 @@ def _executor(
         unit_limit_s=compute.unit_limit_s,
         quarantine=quarantine,
         stop=stop,
-        demand=Demand(compute.cpus, compute.gpus, memory, dict(compute.node_labels)),
+        demand=Demand(compute.cpus, compute.gpus),
         common={"dataset": recipe.name, "run": run},
         observer=observer,
         # on this machine nobody waits for what an idle worker holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.parts import open_dataset
 from pipeline.domain.errors import OutputError, StoreError, UserError
+from pipeline.domain.privacy import REAL_PEOPLE, of_real_people
 
 if TYPE_CHECKING:
     from pipeline.adapters.signing import Signer
@@ -53,6 +55,7 @@ def sign_on(store: Store, version: str | None, signer: Signer, *, replace: bool 
         LeaseHeldError: another run holds the dataset.
     """
     from pipeline.adapters.machine import SystemClock, holder, is_dead
+    from pipeline.adapters.signing import CAPTURED, DATA
     from pipeline.flow.lease import acquire
 
     manifest = _manifest(store, version)
@@ -62,7 +65,8 @@ def sign_on(store: Store, version: str | None, signer: Signer, *, replace: bool 
         if store.size(path) is not None and not replace:
             raise UserError(f"{path}: stands already; --replace signs anew, --check says by whom it was signed")
         data = store.get(manifest.path)
-        sidecar = signer.sidecar(data, f"{manifest.name} {manifest.version}", _claim(manifest))
+        made = CAPTURED if of_real_people(manifest) else DATA
+        sidecar = signer.sidecar(data, f"{manifest.name} {manifest.version}", _claim(manifest), made)
         lease.renew()
         store.put(path, sidecar)
     finally:
@@ -152,6 +156,7 @@ def sign_images(folder: str, out: str, signer: Signer) -> dict[str, Any]:
         raise UserError(f"--images {folder}: no folder is there; give an export of images, such as imagefolder")
     if target == source or source in target.parents:
         raise OutputError(f"--out {out}: lies in the folder of the images; name a place of its own")
+    _require_made(source)
     signed = stood = copied = 0
     try:
         files = _files(source)
@@ -175,6 +180,19 @@ def sign_images(folder: str, out: str, signer: Signer) -> dict[str, Any]:
     except OSError as error:
         raise OutputError(f"{error.filename or out}: {error.strerror}; name a place that can be written") from None
     return {"images": folder, "out": out, "signed": signed, "stood": stood, "copied": copied}
+
+
+def _require_made(source: Path) -> None:
+    """Refuse an export of photographs of real people: credentials would say that facemint made them."""
+    try:
+        said = json.loads((source / NOT_COPIED).read_bytes())
+    except (OSError, ValueError):
+        return
+    if isinstance(said, dict) and said.get(REAL_PEOPLE):
+        raise UserError(
+            f"--images {source}: an export of photographs of real people, which no run of ours made; sign the version "
+            "that they are of instead"
+        )
 
 
 def _files(source: Path) -> list[Path]:

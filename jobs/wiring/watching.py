@@ -1,4 +1,4 @@
-"""Watching a run from outside: limits that end it, metrics, JSON logs, and the summary that somebody is sent."""
+"""Watching a run from outside: metrics, JSON logs, and the summary that somebody is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from jobs.logs import EventLog, json_lines
 from jobs.wiring.local_files import write_whole
 from pipeline.domain.errors import FacemintError
 from pipeline.domain.manifest import canonical_json
-from pipeline.domain.spending import deadline_s
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Observer
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.execute.metrics import Book
     from pipeline.execute.run import Published
     from pipeline.execute.session import Session
-    from pipeline.execute.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +66,18 @@ class Watch:
         uri: the dataset.
         view: shows the run to people.
         outlets: where else it is told of.
-        stop: ends the run at its limits.
     """
 
-    def __init__(self, recipe: Recipe, uri: str, view: Observer, outlets: Outlets, stop: Stop) -> None:
+    def __init__(self, recipe: Recipe, uri: str, view: Observer, outlets: Outlets) -> None:
         from pipeline.adapters.machine import SystemClock
-        from pipeline.execute.spending import Spending
+        from pipeline.execute.spending import spending_of
         from pipeline.execute.summary import Account
 
         self._recipe, self._uri, self._outlets, self._clock = recipe, uri, outlets, SystemClock()
-        compute = recipe.compute
-        until_s = deadline_s(compute.deadline, self._clock.now_s()) if compute.deadline else None
-        self.spending = Spending(compute.budget, until_s, compute.gpus, self._clock)
-        stop.limit = self.spending.limit
+        # of a run that never opens nothing is spent
+        self.spending = spending_of(recipe.compute, self._clock)
         self.account = Account(self._clock)
-        self._watchers: list[Observer] = [view, self.spending, self.account]
+        self._watchers: list[Observer] = [view, self.account]
         self._metering: Metering | None = None
         self._session: Session | None = None
         self._published: Published | None = None
@@ -101,8 +96,7 @@ class Watch:
         from pipeline.execute.metering import Metering, Sink
         from pipeline.execute.metrics import Book
 
-        self._session = session
-        self.spending.attach(session.executor.worker_seconds)
+        self._session, self.spending = session, session.spending
         run = str(session.lease.holder["run"])
         book = Book(self._recipe.name, run)
         sinks: list[Sink] = []
@@ -166,9 +160,9 @@ class Watch:
 
 
 @contextmanager
-def watched(recipe: Recipe, uri: str, view: Observer, outlets: Outlets, stop: Stop) -> Iterator[Watch]:
+def watched(recipe: Recipe, uri: str, view: Observer, outlets: Outlets) -> Iterator[Watch]:
     """Watch a run while the block lasts, and tell how it ended, whatever it ended with."""
-    watch = Watch(recipe, uri, view, outlets, stop)
+    watch = Watch(recipe, uri, view, outlets)
     try:
         yield watch
     except BaseException as error:

@@ -28,10 +28,11 @@ MOST_FILES = 1000
 NAME = "croissant.json"
 SUMS = "files.sha256"
 _PARQUET, _TAR, _JPEG = "application/x-parquet", "application/x-tar", "image/jpeg"
+_MADE, _PERSON = "Number of the synthetic identity at enrolment", "Number of the person at enrolment"
 _WHO = {
     "key": ("sc:Text", "Name of the image, unique within the dataset"),
     "label": ("sc:Integer", "Class label, dense; no later version changes it"),
-    "identity": ("sc:Integer", "Number of the synthetic identity at enrolment"),
+    "identity": ("sc:Integer", _MADE),
     "cell": ("sc:Text", "Perceived attributes of the identity, estimated by a model; all where none were asked for"),
 }
 _WHERE = {
@@ -78,7 +79,10 @@ def croissant(facts: Mapping[str, Any], files: Sequence[FileEntry]) -> dict[str,
     else:
         distribution += _globs()
     described |= {"distribution": distribution, "recordSet": _record_sets(index, small)}
-    return {NAME: json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n", **out}
+    text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if facts["use"].get("real_people"):
+        text = text.replace(_MADE, _PERSON)
+    return {NAME: text.encode(), **out}
 
 
 def _description(facts: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from pipeline.domain.errors import StoreError, UserError
 
 DATA = "http://c2pa.org/digitalsourcetype/trainedAlgorithmicData"
 """What a dataset is that a trained model made."""
+CAPTURED = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeCapture"
+"""What a dataset is that was put together of photographs."""
 SIDECAR_OF = "application/json"
 CLAIM = "org.facemint.dataset"
 """Under which the dataset's facts are stated."""
@@ -68,10 +70,10 @@ class Signer:
         """Refuse what cannot sign before anything is signed."""
         _algorithm(self.chain_pem, self.key_pem)
 
-    def sidecar(self, data: bytes, title: str, claim: Mapping[str, Any]) -> bytes:
+    def sidecar(self, data: bytes, title: str, claim: Mapping[str, Any], source_type: str = DATA) -> bytes:
         """Return the sidecar of a JSON file, bound to its bytes; `claim` is stated in it as the dataset's facts."""
         stated = [{"label": CLAIM, "data": dict(claim)}]
-        return self._sign(data, SIDECAR_OF, title, DATA, stated, embed=False)[1]
+        return self._sign(data, SIDECAR_OF, title, source_type, stated, embed=False)[1]
 
     def jpeg(self, data: bytes, title: str, source_type: str) -> bytes:
         """Return a JPEG with its credentials inside; pixels and other metadata stay as they are."""

@@ -182,7 +182,8 @@ class Calibration:
     def _require_any(self) -> None:
         if not self.pairs:
             raise CalibrationError(
-                f"recogniser {self.space.name}: is not calibrated, and no threshold can be given as a rate; {self.source}"
+                f"recogniser {self.space.name}: is not calibrated, and no threshold can be given as a rate; "
+                f"{self.source}"
             )
 
     def _pair(self, kind: str) -> PairCalibration:

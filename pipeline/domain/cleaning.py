@@ -13,7 +13,7 @@ Legend: N images of one identity, M identities, E dimensions, P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +101,14 @@ class Merged:
     cos_M: Float64
 
 
-def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: float, drop_cos: float) -> Merged:
+def merge_identities(
+    sums_ME: Float64,
+    images_M: npt.ArrayLike,
+    *,
+    merge_cos: float,
+    drop_cos: float,
+    apart: Collection[tuple[int, int]] = (),
+) -> Merged:
     """Return which identities are one person, and which give way to a look-alike.
 
     In each round the pairs of templates at or above `merge_cos` are taken from the highest cosine down, each identity
@@ -113,6 +120,8 @@ def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: fl
         images_M: how many each sum holds.
         merge_cos: template against template; above 1 to merge nothing.
         drop_cos: template against template; above 1 to drop nothing.
+        apart: pairs (lower, higher) of which somebody knows that they are two people: they are never merged, and
+            neither gives way to the other.
 
     Raises:
         ValueError: `drop_cos` lies above `merge_cos`, though neither is switched off.
@@ -132,6 +141,8 @@ def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: fl
     while changed.any():
         taken = np.zeros(count, bool)
         for value, low, high in _best_pairs(templates, alive, changed, merge_cos):
+            if apart and _kept_apart(into, low, high, apart):
+                continue
             taken[[low, high]] = True
             sums[low] += sums[high]
             images[low] += images[high]
@@ -142,14 +153,20 @@ def merge_identities(sums_ME: Float64, images_M: npt.ArrayLike, *, merge_cos: fl
         changed = taken & alive
     left = np.flatnonzero(alive)
     order = left[np.lexsort((left, -images[left]))]
-    apart = separate(templates[order], min(drop_cos, 1.0)) if drop_cos <= 1.0 else None
-    if apart is not None:
-        lost = np.flatnonzero(~apart.kept_N)
+    found = separate(templates[order], min(drop_cos, 1.0)) if drop_cos <= 1.0 else None
+    if found is not None:
+        lost = np.flatnonzero(~found.kept_N)
+        lost = lost[[not _kept_apart(into, order[n], order[found.collided_with_N[n]], apart) for n in lost]]
         dropped[order[lost]] = True
-        partner[order[lost]], cos[order[lost]] = order[apart.collided_with_N[lost]], apart.cos_N[lost]
+        partner[order[lost]], cos[order[lost]] = order[found.collided_with_N[lost]], found.cos_N[lost]
     # what is part of a dropped one goes with it
     dropped |= dropped[into]
     return Merged(into, dropped, partner, cos)
+
+
+def _kept_apart(into: Int64, one: int, other: int, apart: Collection[tuple[int, int]]) -> bool:
+    """Return whether any part of one identity and any of the other are known to be two people."""
+    return any({int(into[a]), int(into[b])} == {int(one), int(other)} for a, b in apart)
 
 
 def whose(

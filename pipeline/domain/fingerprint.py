@@ -60,8 +60,6 @@ def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
     fields = {k: v for k, v in fields.items() if _decides(k, screens=bool(recipe.leakage.galleries))}
     fields = {k: v for k, v in fields.items() if not _names_calibration(k, v)}
     fields = {k: v for k, v in fields.items() if k not in ABSENT or v != ABSENT[k]}
-    # of weights their digest decides; without one, as in a rehearsal, what they are called
-    fields = {k: v for k, v in fields.items() if not (k.endswith(".uri") and fields.get(f"{k[:-4]}.sha256"))}
     fields = {k: v for k, v in fields.items() if not _names_weights(k, flat)}
     fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
     fingerprint = sha256_hex(canonical_json(fields))

@@ -7,7 +7,7 @@ join their people, and new people get new labels. What the sources do not hold a
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.domain.errors import QuarantinedError, StoreError, TargetNotReachedError
+from pipeline.domain.errors import PlanMismatchError, QuarantinedError, StoreError, TargetNotReachedError
 from pipeline.domain.fingerprint import Prints
-from pipeline.domain.leakage import JUDGE
-from pipeline.domain.manifest import Counts, Manifest, Receipt, canonical_json, sha256_hex
-from pipeline.domain.records import Cell, unit_rows
+from pipeline.domain.manifest import Manifest, canonical_json, sha256_hex
 from pipeline.domain.seal import sealed_text
 from pipeline.domain.unit import Stage, Unit
-from pipeline.execute.figures import counts_of, figures_of, tally
+from pipeline.execute.figures import counts_of, figures_of
 from pipeline.execute.funnel import funnel_of
 from pipeline.execute.galleries import prepare
 from pipeline.execute.generations import (
@@ -36,35 +34,28 @@ from pipeline.execute.generations import (
 from pipeline.execute.mending import check_devices, mend, missing_receipts, require_receipts
 from pipeline.execute.run import Published, export_version, open_books, publish_rows
 from pipeline.execute.session import Session, work
+from pipeline.execute.settling import Reviewed, settle, what_stands
 from pipeline.flow.audit import plan_audit
-from pipeline.flow.commit import Books, commit, enrolled_path, enrolled_receipt_name
+from pipeline.flow.commit import Books, enrolled_path, enrolled_receipt_name
 from pipeline.flow.curating.account import account_of
 from pipeline.flow.curating.clean import limits_of, plan_clean
-from pipeline.flow.curating.decide import Decided, decide
-from pipeline.flow.curating.faces import Before, Case
 from pipeline.flow.curating.ingest import plan_ingest
 from pipeline.flow.curating.kit import Kit, curation
 from pipeline.flow.curating.listing import earlier, freeze, listing_name, new_inputs
-from pipeline.flow.curating.outcomes import (
-    IDENTITY_COLUMNS,
-    OUTCOME_COLUMNS,
-    identities_path,
-    outcome_path,
-    refused_before,
-)
-from pipeline.flow.curating.people import Between, Provisional, Standing, between, read_provisional
 from pipeline.flow.curating.write import plan_write, read_assigned
 from pipeline.flow.erase.journal import require_none_unfinished
 from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
-from pipeline.flow.past import Past, Step, past_of, published_templates
+from pipeline.flow.past import Past, Step, past_of
 from pipeline.flow.publish import About, index_rows
 from pipeline.flow.rounds import Standing as Filled
 from pipeline.flow.versions import is_whole, read_manifest, versions
 
 
-def curate(session: Session, kit: Kit) -> Published:
+def curate(session: Session, kit: Kit, asked: Reviewed | None = None) -> Published | None:
     """Curate, resume or grow a dataset until what the sources hold is published and exported.
+
+    Returns None where the run holds before anything is written, so that people can review.
 
     Raises:
         PlanMismatchError: the place holds a dataset of another recipe.
@@ -77,12 +68,20 @@ def curate(session: Session, kit: Kit) -> Published:
     with Heartbeat(session.lease, session.parts.store, session.parts.clock, session.progress):
         try:
             require_none_unfinished(session.parts.store)
+            reviewed = asked or Reviewed()
             step = find_curation(session.parts, kit)
+            if step.published and reviewed.table:
+                raise PlanMismatchError(
+                    f"{session.parts.store.uri}: what the sources hold is published, and a version never changes; "
+                    "decisions are given before (--hold), or with another --out"
+                )
             books = open_books(session)
             lost = books.lost()
             stands = step.published is not None and not lost and not missing_receipts(books, step.published)
             stands = stands and is_whole(session.parts.store, step.published)
-            manifest = step.published if step.published and stands else _curated(session, kit, books, step)
+            manifest = step.published if step.published and stands else _curated(session, kit, books, step, reviewed)
+            if manifest is None:
+                return None
             return Published(manifest, export_version(session, manifest), stands)
         finally:
             session.executor.close()
@@ -113,7 +112,7 @@ def find_curation(parts: Parts, kit: Kit) -> Step:
     return Step(newest + 1, published)
 
 
-def _curated(session: Session, kit: Kit, books: Books, step: Step) -> Manifest:
+def _curated(session: Session, kit: Kit, books: Books, step: Step, reviewed: Reviewed) -> Manifest | None:
     parts = session.parts
     if stands_on := step.published or step.parent:
         require_receipts(books, stands_on, unfinished=step.number)
@@ -131,8 +130,10 @@ def _curated(session: Session, kit: Kit, books: Books, step: Step) -> Manifest:
     clean = plan_clean(step.number, asked.buckets)
     _all_done(work(session, books, clean, "clean"))
     past = past_of(parts, step.number, step.parent, books.known)
-    before = _before(parts, kit, step, past)
-    _decide(session, kit, books, step, before, ingest, clean)
+    before = what_stands(parts, kit, step, past)
+    settle(session, kit, books, step, before, reviewed, ingest, clean)
+    if reviewed.hold:
+        return None
     assigned = read_assigned(kit, parts, step.number)
     given = sorted(set(assigned.identity_N.tolist()))
     new = [o for o in given if o >= before.first_ordinal]
@@ -157,147 +158,6 @@ def _all_done(left: Sequence[Unit]) -> None:
         raise QuarantinedError(
             f"{len(left)} units killed their worker repeatedly ({left[0].name}), and an input that nobody looked at "
             "cannot be accounted for; mend the cause and run again with --retry-quarantined"
-        )
-
-
-def _before(parts: Parts, kit: Kit, step: Step, past: Past) -> Before:
-    """Return what earlier generations left, for deciding."""
-    if not step.number:
-        return Before()
-    labels = past.labels or {}
-    ordinals, templates = published_templates(parts, past)
-    cells = {m.ordinal: m.cell for m in past.members}
-    owner: dict[str, int] = {}
-    hashes: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    slots: dict[int, int] = {}
-    for generation in range(step.number):
-        if parts.store.size(outcome_path(generation)) is None:
-            continue
-        told = kit.tables.read(parts.store, identities_path(generation), ["owner", "cluster", "ordinal"])
-        for name, cluster, ordinal in zip(
-            told["owner"], *(told[k].tolist() for k in ("cluster", "ordinal")), strict=True
-        ):
-            if name and not cluster and ordinal in labels:
-                owner.setdefault(name, ordinal)
-        held = kit.tables.read(parts.store, outcome_path(generation), ["identity", "slot", "sha256", "hash"])
-        numbers = (held[k].tolist() for k in ("identity", "slot", "hash"))
-        for sha, (identity, slot, hash_) in zip(held["sha256"], zip(*numbers, strict=True), strict=True):
-            if identity >= 0:
-                hashes[identity].append((sha, hash_ % (1 << 64)))
-                slots[identity] = max(slots.get(identity, 0), slot + 1)
-    ranks: dict[Cell, int] = {}
-    for member in past.members:
-        ranks[member.cell] = max(ranks.get(member.cell, 0), member.rank + 1)
-    return Before(
-        standing=Standing(ordinals, templates, owner),
-        images=Counter(r.identity for r in past.rows),
-        slots=slots,
-        hashes=hashes,
-        cells=cells,
-        first_ordinal=max(past.enrolled, 1 + max((m.ordinal for m in past.members), default=-1)),
-        ranks=ranks,
-    )
-
-
-def _decide(
-    session: Session,
-    kit: Kit,
-    books: Books,
-    step: Step,
-    before: Before,
-    ingest: Sequence[Unit],
-    clean: Sequence[Unit],
-) -> None:
-    """Decide who is whom, write it, and close the generation's enrolment; done already, it costs nothing."""
-    parts, name = session.parts, enrolled_receipt_name(step.number)
-    if books.has(name):
-        return
-    session.observer.event("stage", name="between identities", total=1, done=0)
-    asked = curation(parts)
-    limits = limits_of(parts.judge, asked.clean)
-    units = [u.name for u in clean]
-    people = read_provisional(kit, parts, units)
-    found = between(people, before.standing, limits)
-    blocked = _blocked(parts, people, found)
-    decided = decide(Case(parts, kit, asked.clean, limits, people, found, before, units), blocked)
-    outcomes = sorted([*decided.faces, *refused_before(parts, kit, ingest)], key=lambda r: (r["row"], r["face"]))
-    _require_conserved(outcomes, books, step)
-    files = [
-        kit.tables.write(parts.store, outcome_path(step.number), OUTCOME_COLUMNS, outcomes),
-        kit.tables.write(parts.store, identities_path(step.number), IDENTITY_COLUMNS, decided.people),
-    ]
-    if decided.identities:
-        path = enrolled_path(step.number, private=True)
-        files.append(parts.segments.write_identities(parts.store, path, decided.identities, parts.judge.space))
-    receipt = _closing(parts, step, before, people, found, decided, files)
-    commit(parts, receipt)
-    books.add(receipt)
-    session.observer.event("step")
-
-
-def _closing(
-    parts: Parts,
-    step: Step,
-    before: Before,
-    people: Provisional,
-    found: Between,
-    decided: Decided,
-    files: Sequence[Any],
-) -> Receipt:
-    """Return the receipt that says who is enrolled."""
-    refused = tally(r["reason"] for r in decided.people if r["ordinal"] < 0)
-    enrolled = len(decided.identities)
-    counts = Counts(enrolled + sum(refused.values()), enrolled, sum(refused.values()), refused)
-    unit = {
-        "stage": "enrolled",
-        "generation": step.number,
-        "index": 0,
-        "round": 0,
-        "candidates": before.first_ordinal + enrolled,
-        "curated": {
-            "labels": len(people.owners),
-            "merged": int((found.root_M != np.arange(len(people.owners))).sum()),
-            "joined_published": int((found.joins_M >= 0).sum()),
-            "moved_faces": decided.strays,
-            "alike_published": [[a, b, cos] for a, b, cos in found.alike],
-        },
-    }
-    return Receipt(
-        unit=unit,
-        name=enrolled_receipt_name(step.number),
-        fingerprint=parts.prints.fingerprint,
-        plan_digest=parts.prints.plan_digest,
-        counts=counts,
-        files=tuple(sorted(files)),
-        run=dict(parts.run_facts),
-    )
-
-
-def _blocked(parts: Parts, people: Provisional, found: Between) -> dict[int, str]:
-    """Return the roots whose template matches a block list or a benchmark, under the judge."""
-    screen = parts.screen
-    if screen is None or not screen.refuses:
-        return {}
-    roots = [n for n in range(len(people.owners)) if found.root_M[n] == n and not found.reason_M[n]]
-    if not roots:
-        return {}
-    total = np.zeros(people.sums_ME.shape)
-    np.add.at(total, found.root_M, people.sums_ME.astype(np.float64))
-    templates = unit_rows(total[roots], "templates")
-    images = parts.recipe.enrol.probes
-    names = ", ".join(g.name for g in screen.settings.galleries)
-    numbers = screen.numbers({JUDGE: templates})
-    return {root: names for root, near in zip(roots, numbers, strict=True) if screen.leaks(near, images)}
-
-
-def _require_conserved(outcomes: Sequence[Mapping[str, Any]], books: Books, step: Step) -> None:
-    """Every input has an outcome, and no other has one."""
-    first, stop = books.known[listing_name(step.number)].unit["rows"]
-    rows = {int(r["row"]) for r in outcomes}
-    if rows != set(range(first, stop)):
-        odd = sorted(rows ^ set(range(first, stop)))
-        raise StoreError(
-            f"{len(odd)} inputs have no outcome, or are in no listing (row {odd[0]}): nothing is published"
         )
 
 

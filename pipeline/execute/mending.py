@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pipeline.domain.errors import PlanMismatchError, StoreError
 from pipeline.domain.manifest import Manifest, Receipt
+from pipeline.domain.privacy import holds_people
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.enrolling import reclose
 from pipeline.execute.galleries import prepare
@@ -26,6 +27,7 @@ def mend(session: Session, books: Books) -> None:
     Raises:
         StoreError: what was made again is not what was there before.
     """
+    _require_whole_inputs(session.parts, books)
     for fingerprint in sorted({r.fingerprint for r in books.dropped.values()}):
         mine = {n: r for n, r in books.dropped.items() if r.fingerprint == fingerprint}
         if fingerprint == session.parts.prints.fingerprint or session.under is None:
@@ -39,6 +41,19 @@ def mend(session: Session, books: Books) -> None:
             _mend(before, books, mine)
         finally:
             before.executor.close()
+
+
+def _require_whole_inputs(parts: Parts, books: Books) -> None:
+    """Refuse to work photographs again after an erasure: inputs that are gone decided what the others became."""
+    there = versions(parts.store) if books.dropped and holds_people(parts.recipe) else []
+    if not there or not read_manifest(parts.store, there[-1]).tombstones:
+        return
+    files = [f for _, r in sorted(books.dropped.items()) for f in r.files]
+    lost = next((f for f in files if parts.store.size(f.path) != f.bytes), files[0] if files else None)
+    raise StoreError(
+        f"{lost.path if lost else 'a file'}: missing or altered, and what it was made of was erased in part, so it "
+        "cannot be made again; restore it from a copy"
+    )
 
 
 def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> None:

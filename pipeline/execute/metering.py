@@ -16,7 +16,7 @@ from pipeline.execute.spending import Spending
 if TYPE_CHECKING:
     from pipeline.execute.session import Session
 
-PULSE_S = 5.0
+PULSE_S = 2.0
 """How often what changes by itself is read, and everything handed on."""
 
 

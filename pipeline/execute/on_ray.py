@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -42,19 +42,15 @@ NOTICE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one worker books of a node.
+    """What one worker books of a node; memory and labels are those of the nodes that a job was given.
 
     Attributes:
         cpus: of a cluster that stands; on this machine as many workers share a CPU as are asked for.
         gpus: devices, or a share of one.
-        memory_bytes: None books none.
-        node_labels: that a node must have.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
-    memory_bytes: int | None = None
-    node_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RayExecutor(WorkersExecutor):
@@ -181,10 +177,6 @@ class RayCluster:
         options: dict[str, Any] = {"num_cpus": booked, "max_restarts": 0, "max_task_retries": 0}
         if demand.gpus:
             options["num_gpus"] = demand.gpus
-        if demand.memory_bytes and self._address:
-            options["memory"] = demand.memory_bytes
-        if demand.node_labels and self._address:
-            options["label_selector"] = dict(demand.node_labels)
         return ray.remote(**options)(_RayWorker).remote(self._make_worker, self._common, self._notice_s)
 
     def call(self, handle: Any, method: str, *args: Any) -> Any:

@@ -19,6 +19,10 @@ from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, enrolled_templates, past_of, probed_vectors
 from pipeline.flow.room import Room, room_for
 
+COMPARED = 20_000
+"""New identities up to which a plan compares the vectors of the first round, as the run will; of more it reckons that
+all are probed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -137,7 +141,9 @@ def _enrolment(
         return sum(_is(r.unit, Stage.ENROL, step.number) for r in books.known.values()), 0, None
     vectors = probed_vectors(parts, step.number, books.known)
     before = Before(past.members, enrolled_templates(parts, step.number), vectors, past.published, reserve)
-    units, numbered = admission.plan_enrol_round(parts, step.number, 0, 0, past.candidates, None, before, Probed())
+    units, numbered = admission.plan_enrol_round(
+        parts, step.number, 0, 0, past.candidates, None, before, Probed(), compared=wanted <= COMPARED
+    )
     asked: list[Proposal] = [p for u in units for p in u.proposals]
     first = range(past.candidates, past.candidates + numbered)
     room = room_for(parts, first, [p.cell for p in asked], wanted, 0 if vectors is None else len(vectors))

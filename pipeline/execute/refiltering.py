@@ -16,7 +16,7 @@ from pipeline.domain.errors import TargetNotReachedError
 from pipeline.domain.leakage import JUDGE
 from pipeline.domain.leakage import REASON as LEAKS
 from pipeline.domain.manifest import Counts, IndexRow, Receipt
-from pipeline.domain.privacy import published_cell
+from pipeline.domain.privacy import holds_people, published_cell
 from pipeline.domain.records import Cell, Float32, Member, identity_of, slot_of
 from pipeline.domain.separation import separate
 from pipeline.domain.unit import Stage
@@ -107,13 +107,15 @@ def rejudge(parts: Parts, known: Mapping[str, Receipt], past: Past) -> Refiltere
     gone = {o: why for o, why in gone.items() if o not in (left.labels or {})}
     there = left.published
     owed = recipe.identities.images_per_identity
+    # of photographs nobody owes more than there are
+    owes = not holds_people(recipe)
     return Refiltered(
         past=left,
         units=tuple(units),
         gone=gone,
         cells=cells,
-        open_cells={c: n - there[c] for c, n in quota.items() if n > there[c]},
-        open_slots=_open_slots(left, owed),
+        open_cells={c: n - there[c] for c, n in quota.items() if n > there[c]} if owes else {},
+        open_slots=_open_slots(left, owed) if owes else 0,
         left_out=_left_out(past, left, units, gone),
     )
 

@@ -13,6 +13,7 @@ from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.ports import Executor, Exporter, LabelledFaces, Observer, Store
 from pipeline.domain.separation import Separator, separate
 from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.spending import Spending
 from pipeline.execute.stop import Stop
 from pipeline.flow.commit import Books
 from pipeline.flow.heartbeat import Progress
@@ -33,6 +34,8 @@ class Session:
     progress: Progress
     """What the heartbeat says."""
     lease: Lease
+    spending: Spending
+    """What the run has cost so far; it is told everything too."""
     models: Mapping[str, Any]
     documents: Callable[[Manifest, Sequence[IndexRow]], Mapping[str, bytes]]
     exporters: tuple[tuple[Exporter, Callable[[str, str], Store]], ...]

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.domain.compute import Compute
 from pipeline.domain.errors import StoppedError
 from pipeline.domain.ports import Clock
-from pipeline.domain.spending import Budget, moment
+from pipeline.domain.spending import Budget, deadline_s, moment
 from pipeline.domain.unit import Stage
 
 HOUR_S = 3600.0
 _AGAIN = "finished units are kept; run the same command again to go on"
+
+
+def spending_of(compute: Compute, clock: Clock) -> Spending:
+    """Return what counts a run that begins now, within the limits of a recipe."""
+    until_s = deadline_s(compute.deadline, clock.now_s()) if compute.deadline else None
+    return Spending(compute.budget, until_s, compute.gpus, clock)
 
 
 class Spending:

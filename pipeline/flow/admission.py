@@ -265,6 +265,8 @@ def plan_enrol_round(
     now: Enrolment | None,
     before: Before,
     probed: Probed,
+    *,
+    compared: bool = True,
 ) -> tuple[list[Unit], int]:
     """Return the units of an enrolment round, and how many candidates it numbered.
 
@@ -281,6 +283,8 @@ def plan_enrol_round(
         now: where enrolment stands; None before the first round.
         before: what earlier generations left.
         probed: what this generation's earlier rounds found.
+        compared: False reckons with every candidate, and neither draws a vector nor compares any: for plans of so many
+            that this would take as long as it takes the run.
     """
     recipe = parts.recipe
     if now is None:
@@ -301,12 +305,7 @@ def plan_enrol_round(
     fresh = [Proposal(first_candidate + n, str(c)) for n, c in enumerate(cells)]
     if not fresh:
         return [], 0
-    drawn = unit_rows(np.stack([draw_vector(parts, p) for p in fresh]), "candidate vectors")
-    earlier = [*([] if before.vectors_PD is None else [before.vectors_PD]), *probed.vectors]
-    past = unit_rows(np.concatenate(earlier), "candidate vectors") if earlier else None
-    threshold = recipe.enrol.vector_separation_cos
-    kept = separate(drawn, threshold, kept_before_ME=past, product=parts.product()).kept_N
-    probes = [p for p, k in zip(fresh, kept, strict=True) if k]
+    probes = _apart(parts, fresh, before, probed) if compared else fresh
     left = _left(recipe, _rows(before.vectors_PD) + len(probed.candidates))
     numbered = len(fresh)
     if left is not None and left < len(probes):
@@ -318,6 +317,16 @@ def plan_enrol_round(
         for n, start in enumerate(range(0, len(probes), size))
     ]
     return units, numbered
+
+
+def _apart(parts: Parts, fresh: Sequence[Proposal], before: Before, probed: Probed) -> list[Proposal]:
+    """Return the proposals whose vectors do not lie too near to those of earlier ones."""
+    drawn = unit_rows(np.stack([draw_vector(parts, p) for p in fresh]), "candidate vectors")
+    earlier = [*([] if before.vectors_PD is None else [before.vectors_PD]), *probed.vectors]
+    past = unit_rows(np.concatenate(earlier), "candidate vectors") if earlier else None
+    threshold = parts.recipe.enrol.vector_separation_cos
+    kept = separate(drawn, threshold, kept_before_ME=past, product=parts.product()).kept_N
+    return [p for p, k in zip(fresh, kept, strict=True) if k]
 
 
 def require_sufficient(state: Enrolment, recipe: Recipe, used_up: int | None = None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, IndexRow, Manifest, receipt_path, segment_path
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
-from pipeline.domain.privacy import is_private
+from pipeline.domain.privacy import HELD, is_private
 from pipeline.domain.seal import BrokenSealError, unbroken
 from pipeline.domain.twins import without_twins
 from pipeline.domain.unit import Stage
@@ -124,13 +124,16 @@ def verify(
         bytes=sum(claims[0].entry.bytes for claims in named.values()),
         images=reader.images if reader else 0,
         decoded=reader.decoded if reader else 0,
-        problems=tuple(sorted({_worded(p) if ledger.curated else p for p in problems})),
+        problems=tuple(sorted({_worded(p, ledger) if ledger.curated else p for p in problems})),
         private=len(apart),
     )
 
 
-def _worded(problem: Problem) -> Problem:
-    """Return a problem of a curated dataset, whose units another command works again."""
+def _worded(problem: Problem, ledger: Ledger) -> Problem:
+    """Return a problem of a curated dataset, whose units another command works again, if nothing of them was erased."""
+    again = problem.path.startswith(("segments/", "receipts/", *HELD)) and "generate command" in problem.remedy
+    if again and any(m.tombstones for m in ledger.manifests.values()):
+        return replace(problem, remedy=RESTORE)
     return replace(problem, remedy=problem.remedy.replace("generate command", "curate command"))
 
 

@@ -1,4 +1,4 @@
-"""What the Stable Diffusion family shares apart from networks: fixed crops, low-rank updates, the reading of weights."""
+"""What the Stable Diffusion family shares apart from networks: fixed crops, low-rank updates, framed texts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestCrop:
         assert_allclose(weights.sum(axis=1), inside, atol=1e-5)
 
     def test_a_ramp_stays_a_ramp(self) -> None:
-        """A picture that rises evenly is cut to one that rises evenly, from where the square begins to where it ends."""
+        """A picture that rises evenly is cut to one that rises evenly, from one edge of the square to the other."""
         across = torch.linspace(-1, 1, 512).expand(1, 3, 512, 512)
         (made,) = Framing(512, (0.25, 0.1, 0.5), 112, CPU).images(across)
         steps = (np.arange(112) + 0.5) / 112 * 256 + 128

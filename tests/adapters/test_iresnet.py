@@ -5,6 +5,7 @@ Legend: N rows, H W C image axes, E dimensions.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,32 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 MADE_UP = {"uri": "formula:iresnet18"}
 
 
+class Kept(ModelWeights):
+    """Brings weights by formula, made up once for all tests."""
+
+    def tensors(self, ref: WeightsRef, names: Any = None) -> Any:
+        """Return what was made before, where it was."""
+        return made_up(tuple(names.items())) if ref.uri.startswith("formula:") else super().tensors(ref, names)
+
+
+@functools.cache
+def made_up(names: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
+    return FormulaWeights().tensors(WeightsRef(**MADE_UP), dict(names))
+
+
 def recorded() -> Any:
     return np.load(GOLDEN / "iresnet18.npz")
 
 
 def by_formula(depth: int = 18, layout: nets.Layout = "arcface", eps: float = 1e-5) -> nets.IResNet:
     network = nets.empty(depth, layout, eps)
-    tensors = FormulaWeights().tensors(WeightsRef(**MADE_UP), nets.stored_shapes(network, depth, layout))
+    tensors = made_up(tuple(nets.stored_shapes(network, depth, layout).items()))
     return nets.filled(network, tensors, depth, layout)
 
 
 def recogniser(tmp_path: Path, **options: Any) -> IResNetRecogniser:
     given = {"name": "given", "depth": 18, "weights": MADE_UP, **options}
-    return IResNetRecogniser(IResNetOptions.model_validate(given), ModelWeights(tmp_path / "cache"))
+    return IResNetRecogniser(IResNetOptions.model_validate(given), Kept(tmp_path / "cache"))
 
 
 def faces(count: int, seed: int = 0) -> UInt8:
@@ -109,7 +123,7 @@ def test_a_raw_space_keeps_the_length(tmp_path: Path) -> None:
     np.testing.assert_allclose(raw_NE / lengths[:, None], recogniser(tmp_path).embed(faces(2)), atol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 8, 16])
+@pytest.mark.parametrize("batch", [1, 3, 16])
 def test_rows_do_not_depend_on_their_company(tmp_path: Path, batch: int) -> None:
     """Place, neighbours and padding change no bit of a feature, whatever the batch's size: the card says so."""
     given = recogniser(tmp_path)
@@ -155,7 +169,7 @@ def test_gradients_reach_the_pictures_and_no_weight(tmp_path: Path) -> None:
 def test_the_norm_is_a_measure(tmp_path: Path) -> None:
     """`feature_norm` is the length of the raw feature, one number per face, the same in any company."""
     options = IResNetNormOptions.model_validate({"depth": 18, "weights": MADE_UP})
-    given = IResNetNorm(options, ModelWeights(tmp_path))
+    given = IResNetNorm(options, Kept(tmp_path))
     assert isinstance(given, Measurer)
     found = given.measure(faces(3))["feature_norm"]
     raw_NE = recogniser(tmp_path, norm="raw").embed(faces(3))
@@ -261,6 +275,6 @@ def test_without_a_calibration_no_rate_can_be_given(tmp_path: Path) -> None:
 def test_features_that_are_no_numbers_are_refused(tmp_path: Path, norm: str) -> None:
     """A NaN among the weights ends as an error, and never as an embedding."""
     given = recogniser(tmp_path, norm=norm)
-    given.network.ready().fc.bias[5] = float("nan")
+    given.network.ready().fc.bias = torch.nn.Parameter(torch.full((512,), float("nan")))
     with pytest.raises(BadVectorError):
         given.embed(faces(1))

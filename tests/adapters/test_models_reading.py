@@ -110,18 +110,18 @@ def test_no_bytes_end_in_another_error(tmp_path_factory: pytest.TempPathFactory,
         read_tensors(path, "any")
 
 
-def test_groups_that_hold_each_other_are_gone_into_once(tmp_path: Path) -> None:
+def test_groups_that_hold_each_other_come_to_an_end(tmp_path: Path) -> None:
     """Neither a group inside itself nor one that doubles at every step keeps the reader busy for ever."""
-    inner: dict[str, Any] = {"w": torch.ones(2)}
+    inner: dict[str, Any] = {}
     for _ in range(60):
         inner = {"a": inner, "b": inner}
-    inner["self"] = inner
     deep: dict[str, Any] = {}
     for _ in range(400):
         deep = {"": deep}
-    inner["deep"] = deep
+    inner |= {"self": inner, "deep": deep, "w": torch.ones(2)}
     torch.save(inner, tmp_path / "knot.pth")
-    assert [tuple(t.shape) for t in read_tensors(tmp_path / "knot.pth", "knot").values()] == [(2,)]
+    found = read_tensors(tmp_path / "knot.pth", "knot", {"w": (2,)})
+    assert torch.equal(found["w"], torch.ones(2))
 
 
 def test_a_model_without_tensors_says_so(tmp_path: Path) -> None:

@@ -83,6 +83,12 @@ def test_runs_fetch_nothing_and_say_how_to(tmp_path: Path, bucket: tuple[str, st
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_place_left_open_for_a_commit_is_named_before_a_command_that_cannot_work(tmp_path: Path) -> None:
+    """Shipped recipes say COMMIT: offline too, the message asks for one."""
+    with pytest.raises(ModelError, match=r"'COMMIT' is no commit.*40 hexadecimal digits"):
+        ModelWeights(tmp_path / "cache").path(WeightsRef(uri="hf://owner/name@COMMIT/file"))
+
+
 def test_what_was_fetched_once_is_there_without_its_source(tmp_path: Path, bucket: tuple[str, str]) -> None:
     """After one fetch the bytes serve offline, by address and by digest, though the bucket holds others by now."""
     uri, digest = bucket
@@ -182,6 +188,19 @@ def test_formula_weights_come_through_the_same_door(tmp_path: Path) -> None:
 def test_no_secret_of_an_address_is_shown(uri: str, safe: str) -> None:
     """Passwords and signed queries are left out of messages."""
     assert shown(uri) == safe
+
+
+def test_no_secret_of_an_address_is_kept(tmp_path: Path) -> None:
+    """A signed address is found again by its whole text, of which the cache's notes hold no more than may be shown."""
+    uri = f"memory://{uuid.uuid4().hex}/w?X-Signature=hunter2"
+    with fsspec.open(uri, "wb") as file:
+        file.write(b"bytes")
+    weights = ModelWeights(tmp_path / "cache", may_fetch=True)
+    digest = weights.sha256(WeightsRef(uri=uri))
+    assert ModelWeights(tmp_path / "cache").sha256(WeightsRef(uri=uri)) == digest
+    assert list(weights.cache.addresses()) == [uri.partition("?")[0]]
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not any("hunter2" in str(path) or b"hunter2" in path.read_bytes() for path in kept)
 
 
 def test_addresses_are_told_apart() -> None:

@@ -21,7 +21,7 @@ from pipeline.domain.errors import UserError
 from tests.onnx_files import colours
 from tests.photographs import ASSETS, SCRFD, aligned, lfw, pixels
 
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 PACK = ASSETS / "insightface" / "models" / "buffalo_sc"
 with_assets = pytest.mark.skipif(not SCRFD.is_file(), reason=f"no {SCRFD.name}: the test assets are not here")
 
@@ -56,6 +56,14 @@ def test_a_folder_without_models_is_one_line(tmp_path: Path) -> None:
         InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path), file="gone.onnx"))
     with pytest.raises(ValueError, match="pattern"):
         InsightFaceDetectorOptions(path=str(tmp_path), file="../elsewhere.onnx")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is offered here")
+def test_a_device_that_is_not_offered_is_refused(tmp_path: Path) -> None:
+    """Asked for CUDA, an onnxruntime without it does not quietly compute on the CPU: the recipe's device is kept."""
+    (tmp_path / "m.onnx").write_bytes(colours(np.ones((3, 128))))
+    with pytest.raises(UserError, match=r"device cuda: this onnxruntime offers .*CPUExecutionProvider; install"):
+        InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(tmp_path), device="cuda"))
 
 
 @with_assets

@@ -33,10 +33,10 @@ from tests.end_to_end.two_nodes import TwoNodes, two_nodes, why_not
 from tests.execute.scraping import scrape, total, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.soak]
-PEOPLE, IMAGES = 80, 30
+PEOPLE, IMAGES = 80, 150
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster() -> Iterator[TwoNodes]:
     """Return a cluster of two nodes."""
     lacking = why_not()
@@ -59,12 +59,15 @@ def of_run(store: LocalStore, run: str) -> list[Receipt]:
     return [r for r in receipts(store).values() if r.run["run"] == run and r.unit["stage"] != "enrolled"]
 
 
-def test_a_node_cut_off_and_a_killed_driver_change_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("found_out", [False, True], ids=["before anybody knows", "after it was found out"])
+def test_a_node_cut_off_and_a_killed_driver_change_nothing(
+    cluster: TwoNodes, tmp_path: Path, *, found_out: bool
+) -> None:
     """Same digest as an undisturbed run, nobody blamed, and the numbers scraped meanwhile are those of the receipts."""
     recipe, out = written(tmp_path, larger_recipe(PEOPLE, IMAGES, compute={"workers": 2})), tmp_path / "out"
     store, summary = LocalStore(out), tmp_path / "summary.json"
     follower = start(submitting(cluster, recipe, out))
-    wait_for(lambda: receipts_in(out, "make-") >= 8, follower)
+    wait_for(lambda: receipts_in(out, "make-") >= 3, follower)
     first = str(next(iter(of_run_any(store))).run["run"])
     before = len(of_run(store, first))
     said = until(
@@ -80,7 +83,11 @@ def test_a_node_cut_off_and_a_killed_driver_change_nothing(cluster: TwoNodes, tm
 
     cluster.cut(2)
     cut_at = receipts_in(out, "make-")
-    wait_for(lambda: receipts_in(out, "make-") >= cut_at + 6, follower)
+    wait_for(lambda: receipts_in(out, "make-") >= cut_at + 3, follower)
+    if found_out:
+        # nobody tells that a link is down: Ray finds out by silence
+        lost = {"run": first, "by": "node"}
+        wait_for(lambda: total(scrape([cluster.endpoint(1)]), "workers_lost_total", **lost) >= 1, follower)
     after = of_run(store, first)
     hosts = {r.run["pid"] for r in after}
     assert len(hosts) >= 2, "both nodes had worked"
@@ -100,20 +107,20 @@ def test_a_node_cut_off_and_a_killed_driver_change_nothing(cluster: TwoNodes, tm
     second = told["run"]
     assert second != first
     mine = of_run(store, second)
+    assert mine
     said = until(
         lambda: scrape([cluster.endpoint(1)]), lambda s: total(s, "units_total", run=second) >= len(mine), within_s=15
     )
     for stage in ("make", "audit"):
         units = [r for r in mine if r.unit["stage"] == stage]
         counts = Counts.total(r.counts for r in units)
-        assert total(said, "units_total", run=second, stage=stage) == len(units) > 0
+        assert total(said, "units_total", run=second, stage=stage) == len(units)
         assert total(said, "candidates_total", run=second, stage=stage) == counts.candidates
         assert total(said, "refused_total", run=second, stage=stage) == counts.refused
         assert total(said, "written_bytes_total", run=second, stage=stage) == sum(
             f.bytes for r in units for f in r.files
         )
-        assert told["work"]["stages"][stage]["units"] == len(units)
-    assert total(said, "workers_lost_total", run=first, by="node") >= 1
+        assert told["work"]["stages"].get(stage, {"units": 0})["units"] == len(units)
     assert told["cost"]["worker_s"] >= told["cost"]["unit_s"] > 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.ports import Store
 from pipeline.execute.curating import curate
 from tests.crawls import crawl, crawled, gather, picture, png
-from tests.end_to_end.killing import KillingStore, in_child
+from tests.end_to_end.killing import VERBS, WRITES, KillingStore, in_child
 from tests.end_to_end.test_same_digest import Shuffled
 from tests.worlds import Silent, bytes_of
+
+PARTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,10 @@ def _killed(root: Path, open_store: Callable[[], Store], point: tuple[int, bool]
     return bytes_of(open_store())
 
 
-def _points(root: Path, out: Path) -> list[tuple[int, bool]]:
+def _points(root: Path, out: Path, verbs: Collection[str] = VERBS) -> list[tuple[int, bool]]:
     counting = KillingStore(LocalStore(out), None)
     gather(crawled(root), counting)  # type: ignore[arg-type]
-    return [(n, after) for n in range(len(counting.seen)) for after in (False, True)]
+    return [(n, after) for n, verb in enumerate(counting.seen) if verb in verbs for after in (False, True)]
 
 
 @pytest.mark.slow
@@ -70,11 +72,11 @@ def test_a_curation_killed_anywhere_ends_in_the_same_dataset(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("part", range(4))
-def test_every_operation_of_a_curation(root: Path, plain: dict[str, bytes], tmp_path: Path, part: int) -> None:
-    """Every point."""
-    points = _points(root, tmp_path / "counted")
-    for n in range(part, len(points), 4):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_write_of_a_curation(root: Path, plain: dict[str, bytes], tmp_path: Path, part: int) -> None:
+    """Before and after everything that changes what is stored."""
+    points = _points(root, tmp_path / "counted", WRITES)
+    for n in range(part, len(points), PARTS):
         place = functools.partial(LocalStore, tmp_path / f"point-{n}")
         assert _killed(root, place, points[n]) == plain, points[n]
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class TwoNodes:
     """
 
     folder: Path
-    mark: str = field(default_factory=lambda: str(os.getpid() % 10_000))
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -126,6 +127,7 @@ class TwoNodes:
                 deadline_s = time.monotonic() + 5
                 while self.processes(number) and time.monotonic() < deadline_s:
                     time.sleep(0.1)
+            subprocess.run(["ip", "link", "del", f"fmv{self.mark}-{number}"], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", self.node(number)], capture_output=True, check=False)
         for process in self.running:
             process.wait(timeout=10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def change(mode: str, cluster: Any, nodes: list[Any]) -> None:
         cluster.add_node(**NODE)
     elif mode == "grow":
         cluster.add_node(**NODE)
+    elif mode == "notice":
+        notify(cluster.address, nodes[1].node_id)
+
+
+def notify(address: str, node: str) -> None:
+    """Announce that a node will be taken away in two minutes, as clouds do of spot machines."""
+    words = ["--address", address, "--node-id", node, "--deadline-remaining-seconds", "120"]
+    why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    ray = Path(sys.executable).parent / "ray"
+    subprocess.run([str(ray), "drain-node", *words, *why], check=True, capture_output=True, timeout=60)
 
 
 def main(mode: str, folder: Path) -> int:

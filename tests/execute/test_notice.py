@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipeline.execute.idling import Idling
 from pipeline.execute.on_ray import RayExecutor
 from pipeline.execute.stop import Stop
 from pipeline.execute.workers import WorkersExecutor
+from tests.execute.test_ray import drive
 from tests.execute.test_workers import Desk, done
 from tests.execute.toys import Toy, name, units
 from tests.worlds import Silent
@@ -148,3 +151,19 @@ def test_a_unit_that_outlasts_the_notice_is_given_back_without_a_death(tmp_path:
     assert tries[0][0] != tries[1][0]
     assert tries[1][1] == "0"
     assert toy.store.list("quarantine/") == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_node_that_drains_is_left_with_every_unit_worked_once(tmp_path: Path) -> None:
+    """Ray was told that a node will be taken away: its worker ends its unit and goes, and no unit is worked again."""
+    ended = drive("notice", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert sorted(told["done"]) == [name(n) for n in range(40)]
+    assert told["deaths"] == []
+    by_process = Counter(line.split()[0] for n in range(40) for line in Toy(tmp_path).tries(n))
+    assert sum(by_process.values()) <= 41, "at most one unit had been sent behind another to the node that went"
+    assert len(by_process) == 2
+    assert min(by_process.values()) < 10

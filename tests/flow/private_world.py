@@ -67,7 +67,9 @@ def curated(recipe: Recipe, store: Store) -> Published:
     """Run a curation to its end on a store."""
     session, kit = curation_on(recipe, store, Silent())
     try:
-        return curate(session, kit)
+        published = curate(session, kit)
+        assert published is not None
+        return published
     finally:
         kit.decoder.close()  # type: ignore[attr-defined]
 

@@ -160,3 +160,11 @@ def test_the_pod_monitor_scrapes_the_port_that_kuberay_names() -> None:
     assert monitor["kind"] == "PodMonitor"
     assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "10s"}]
     assert monitor["spec"]["selector"]["matchExpressions"][0]["key"] == "ray.io/cluster"
+
+
+def test_the_readme_lists_every_metric_as_the_table_has_it() -> None:
+    """Name, kind, labels and meaning of each stand in one row, and no other row is there."""
+    text = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| `(ray_facemint_\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", text, re.MULTILINE)
+    assert rows == [(m.exposed, m.kind.value, ", ".join(f"`{n}`" for n in m.labels), m.help) for m in TABLE]
+    assert set(re.findall(r"`(Facemint\w+)`", text)) == {rule["alert"] for rule in rules()}

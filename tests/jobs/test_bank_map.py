@@ -43,7 +43,7 @@ def recipe(files: dict[str, Any], **changes: Any) -> Any:
 
 
 def test_vectors_of_another_space_are_refused_or_mapped(files: dict[str, Any]) -> None:
-    """Without a map a bank of another space stops the recipe; with one the dataset is made, and says how well it fits."""
+    """Without a map a bank of another space stops the recipe; with one the dataset says how well it fits."""
     with pytest.raises(SpaceMismatchError, match=r"identities\.bank"):
         recipe(files)
     store = MemoryStore()

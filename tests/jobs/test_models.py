@@ -22,11 +22,13 @@ from typer.testing import CliRunner
 
 from jobs import wiring
 from jobs.cli import app
+from jobs.wiring import models
 from jobs.wiring.calibrating import recogniser_node
 from jobs.wiring.library import known_weights
 from pipeline.domain.errors import ModelError, RecipeError, UserError
 from pipeline.domain.model_cards import PUBLISHED
 from pipeline.domain.recipe import Recipe, parse_recipe
+from pipeline.domain.weights import WeightsRef
 from tests.recipes import sketch_recipe
 
 COMMIT = "f00d" * 10
@@ -150,8 +152,9 @@ def test_a_full_disk_while_fetching_is_one_line(weights_file: Path, cache: Path)
     limited = started("models", "fetch", f"local://{weights_file}", most_kb="1024")
     _, err = limited.communicate(timeout=60)
     assert limited.returncode == 2
-    assert err.startswith(f"facemint: local://{weights_file}: there is no room for it in {cache}")
-    assert err.count("\n") == 1
+    said, told = err.splitlines()
+    assert said == f"bringing local://{weights_file}"
+    assert told.startswith(f"facemint: local://{weights_file}: there is no room for it in {cache}")
     assert "FACEMINT_MODELS" in err
     assert not list((cache / "arriving").rglob("part"))
 
@@ -193,9 +196,9 @@ def test_a_recipe_is_fetched_and_checked_whole(tmp_path: Path, weights_file: Pat
 
 def test_every_card_states_what_is_known_and_what_is_not() -> None:
     """Each has a licence and a source; a digest is a whole one or unknown; nothing unseen is said to allow commerce."""
-    models = facemint("models", "list")["models"]
-    assert {m["name"] for m in models} == set(PUBLISHED)
-    for model in models:
+    cards = facemint("models", "list")["models"]
+    assert {card["name"] for card in cards} == set(PUBLISHED)
+    for model in cards:
         assert model["licence"], model["name"]
         assert model["source"], model["name"]
         assert model["sha256"] is None or len(model["sha256"]) == 64, model["name"]
@@ -230,7 +233,9 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
 def test_a_pickle_becomes_safe_through_the_verb(tmp_path: Path) -> None:
     """`convert` writes a file whose digest it prints, and which a check finds sound."""
     torch.save({"model": {"a.weight": torch.ones(3)}}, tmp_path / "in.pth")
-    answer = facemint("models", "convert", str(tmp_path / "in.pth"), str(tmp_path / "out"), "--section", "model")
+    fetched = f"local://{tmp_path / 'in.pth'}"
+    facemint("models", "fetch", fetched)
+    answer = facemint("models", "convert", fetched, str(tmp_path / "out"), "--section", "model")
     assert answer["sha256"] == hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest()
     found = facemint("models", "check", str(tmp_path / "out"))["checked"][0]
     assert (found["state"], found["tensors"], found["form"]) == ("sound", 1, "safetensors")
@@ -271,6 +276,19 @@ def test_weights_are_named_by_digest_and_not_by_place(tmp_path: Path, weights_fi
     assert fingerprint(elsewhere) == before
     save_file({"a.weight": torch.ones(3)}, elsewhere)
     assert fingerprint(elsewhere) != before
+
+
+def test_workers_fetch_only_where_the_environment_says_so(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline is the default of every process that runs a recipe; FACEMINT_FETCH=1 lets each machine fetch once."""
+    ref = WeightsRef(uri=f"local://{weights_file}")
+    with pytest.raises(ModelError, match="runs fetch nothing"):
+        models.weights().path(ref)
+    monkeypatch.setenv("FACEMINT_FETCH", "1")
+    digest = hashlib.sha256(weights_file.read_bytes()).hexdigest()
+    assert models.weights().path(ref).name == digest
+    weights_file.unlink()
+    monkeypatch.delenv("FACEMINT_FETCH")
+    assert models.weights().sha256(ref) == digest
 
 
 def test_a_recogniser_is_built_from_the_command_line_and_handed_its_weights() -> None:

@@ -20,6 +20,7 @@ from pipeline.domain.errors import FacemintError, RecipeError, StoppedError
 from pipeline.flow.commit import receipts
 from pipeline.flow.versions import published_rows, read_manifest, versions
 from tests.recipes import sketch_recipe
+from tests.watching import SMALL
 from tests.worlds import bytes_of, mint, sketches
 
 
@@ -46,8 +47,7 @@ def labels_of(store: LocalStore, version: str) -> Mapping[str, tuple[int, str, i
 
 def test_a_nightly_step_grows_a_dataset_three_times(tmp_path: Path) -> None:
     """One command, four nights: versions chain, nothing old changes, and summaries say what came and what it cost."""
-    small = {**sketch_recipe()["identities"], "count": 4}
-    recipe, out, store = written(tmp_path, identities=small), tmp_path / "set", LocalStore(tmp_path / "set")
+    recipe, out, store = written(tmp_path, **SMALL), tmp_path / "set", LocalStore(tmp_path / "set")
     before: dict[str, bytes] = {}
     for number, people in enumerate((4, 8, 12, 16), 1):
         known = set(receipts(store))

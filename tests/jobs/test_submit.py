@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.submitting.ground import STATUSES, Outcome, outcome_of
-from jobs.submitting.job import submission_name
+from jobs.cli import app
+from jobs.submit import cancel
+from jobs.submit import submit as hand_over
+from jobs.submitting.ground import STATUSES, Outcome, Standing, State, outcome_of
+from jobs.submitting.job import Job, submission_name
+from jobs.submitting.local import LocalGround
 from pipeline.adapters.stores import LocalStore
+from pipeline.domain.errors import UserError
 from tests.end_to_end.commands import (
     command,
     end,
@@ -28,12 +37,8 @@ from tests.end_to_end.commands import (
     wait_for,
     written,
 )
-from tests.jobs.test_cli import facemint
 from tests.recipes import sketch_recipe
 from tests.worlds import mint, sketches
-
-LONG = 400
-"""Identities of a run that is still at work when a second command has started."""
 
 
 @pytest.fixture
@@ -49,10 +54,33 @@ def submit(recipe: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "jobs.cli", *words]
 
 
+def job_at(recipe: Path, out: Path) -> Job:
+    """Return what the verb hands to this machine for a recipe file."""
+    runs = [sys.executable, "-m", "jobs.cli"]
+    return wiring.job_of(wiring.load_recipe(str(recipe)), str(out), (), runs, if_busy="wait", schedule=False)
+
+
+def in_process(*words: str) -> Any:
+    """Run a verb in this process; return what it printed and raised."""
+    return CliRunner().invoke(app, list(words))
+
+
 def job_name(out: Path, arguments: tuple[str, ...] = (), **changes: Any) -> str:
     """Return the id of a submission of a sketch recipe."""
     words = {"arguments": arguments, "program": ["facemint"], "if_busy": "wait"}
     return wiring.job_of(sketches(**changes), str(out), schedule=False, **words).name
+
+
+def halt(ground: LocalGround, jobs: Path, job: Job, out: Path) -> int:
+    """Submit a run, and stop it in the middle as a machine that sleeps does; return its process, for SIGCONT."""
+    handed = hand_over(ground, job, lambda _: None, wait=False)
+    deadline_s = time.monotonic() + 120
+    while receipts_in(out) < 1:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+    pid = int((jobs / handed.name / "pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    return pid
 
 
 def test_a_submission_is_followed_and_ends_with_the_status_of_the_run(jobs: Path, tmp_path: Path) -> None:
@@ -69,64 +97,56 @@ def test_a_submission_is_followed_and_ends_with_the_status_of_the_run(jobs: Path
 
 
 def test_the_same_submission_is_joined_cancelled_and_begun_again(jobs: Path, tmp_path: Path) -> None:
-    """A second submission follows the first; cancelling drains both with 143; the next is a new try that resumes."""
-    recipe, out = written(tmp_path, larger_recipe(LONG)), tmp_path / "set"
-    first = start(submit(recipe, out))
-    wait_for(lambda: receipts_in(out) >= 1, first)
-    second = start(submit(recipe, out))
-    cancelled = start(submit(recipe, out, "--cancel"))
-    facts = json.loads(cancelled.communicate(timeout=120)[0])
-    assert (facts["cancelled"], facts["status"]) == (True, 143)
-    told, errors = second.communicate(timeout=120)
-    assert (second.returncode, json.loads(told)["joined"]) == (143, True), errors
-    status, errors = end(first)
-    assert status == 143
-    assert "stopped by SIGTERM; run the same command again to resume" in errors
+    """A second submission joins the first; cancelling drains it with 143; the next is a new try that resumes."""
+    recipe, out, said = written(tmp_path), tmp_path / "set", list[str]()
+    ground, job = LocalGround(jobs), job_at(recipe, out)
+    pid = halt(ground, jobs, job, out)
+    again = hand_over(ground, job, said.append, wait=False)
+    assert (again.name, again.joined, again.outcome) == (job.attempt(1), True, None)
+    threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+    ended = cancel(ground, job, said.append)
+    assert ended is not None
+    assert ended.outcome is not None
+    assert ended.outcome.status == 143
+    followed = ground.follow(job, Standing(again.name, 1, State.RUNNING), said.append)
+    assert followed.status == 143
+    assert "stopped by SIGTERM; run the same command again to resume" in said[-1]
     assert json.loads(max(out.glob("runs/lease-*.json")).read_text())["expires_s"] == 0
-    done = receipts_in(out)
-    third = start(submit(recipe, out, "--detach"))
-    name = json.loads(third.communicate(timeout=60)[0])["submission"]
-    assert name == facts["submission"].removesuffix("-1") + "-2"
-    # whoever asks again, and does not detach, follows that try to its end
-    assert json.loads(start(submit(recipe, out)).communicate(timeout=120)[0])["outcome"]["status"] == 0
-    assert receipts_in(out) > done
-    require_undisturbed(LocalStore(out), LONG)
-    nothing = json.loads(start(submit(recipe, out, "--cancel")).communicate(timeout=60)[0])
-    assert nothing["cancelled"] is False
+    done = hand_over(ground, job, said.append, wait=True)
+    assert (done.name, done.joined, done.outcome) == (job.attempt(2), False, Outcome(0))
+    require_undisturbed(LocalStore(out))
+    assert cancel(ground, job, said.append) is None
 
 
 def test_a_run_that_fails_passes_its_status_on(jobs: Path, tmp_path: Path) -> None:
-    """A target that cannot be reached is exit status 4 of the submission too, with the run's last words."""
-    hard = larger_recipe(filters=[{"use": "own-template", "cos": 0.9999}], attempts=1, rounds=1)
-    process = start(submit(written(tmp_path, hard), tmp_path / "set"))
-    told, errors = process.communicate(timeout=120)
+    """A target that cannot be reached is exit status 4 of the submission too, after the run's own words."""
+    hard = larger_recipe(8, 2, filters=[{"use": "own-template", "cos": 0.9999}], attempts=1, rounds=1)
+    said = list[str]()
+    done = hand_over(LocalGround(jobs), job_at(written(tmp_path, hard), tmp_path / "set"), said.append, wait=True)
 
-    assert process.returncode == 4, errors
-    assert json.loads(told)["outcome"]["status"] == 4
-    assert "facemint: " in errors
+    assert done.outcome is not None
+    assert done.outcome.status == 4
+    assert "facemint: " in said[-1]
 
 
+@pytest.mark.soak
 def test_a_killed_run_is_an_ended_one(jobs: Path, tmp_path: Path) -> None:
     """A run killed with SIGKILL is status 1 for who follows it, and the next submission is a new try that finishes."""
-    recipe, out = written(tmp_path, larger_recipe(LONG)), tmp_path / "set"
-    process = start(submit(recipe, out))
-    wait_for(lambda: receipts_in(out) >= 1, process)
-    (pid,) = (int(path.read_text()) for path in jobs.glob("*/pid"))
-    import os
-
-    os.kill(pid, signal.SIGKILL)
-    status, errors = end(process)
-    assert status == 1, errors
-    assert run(submit(recipe, out))[0] == 0
-    assert len(list(jobs.glob("*-2/status"))) == 1
-    require_undisturbed(LocalStore(out), LONG)
+    out = tmp_path / "set"
+    ground, job = LocalGround(jobs), job_at(written(tmp_path), out)
+    os.kill(halt(ground, jobs, job, out), signal.SIGKILL)
+    assert ground.follow(job, Standing(job.attempt(1), 1, State.RUNNING), lambda _: None).status == 1
+    done = hand_over(ground, job, lambda _: None, wait=True)
+    assert (done.name, done.outcome) == (job.attempt(2), Outcome(0))
+    require_undisturbed(LocalStore(out))
 
 
 def test_a_schedule_fired_twice_at_once_runs_once(tmp_path: Path) -> None:
     """While one run works, the other exits 0 at once, and says which run holds the dataset; without the word, 5."""
-    recipe, out = written(tmp_path, larger_recipe(LONG)), tmp_path / "set"
+    recipe, out = written(tmp_path), tmp_path / "set"
     first = start(command(recipe, out, "--if-busy", "ok"))
     wait_for(lambda: receipts_in(out) >= 1, first)
+    first.send_signal(signal.SIGSTOP)
     holder = json.loads(max(out.glob("runs/lease-*.json")).read_text())["holder"]
     second, third = start(command(recipe, out, "--if-busy", "ok")), start(command(recipe, out))
     status, errors = end(second)
@@ -135,18 +155,18 @@ def test_a_schedule_fired_twice_at_once_runs_once(tmp_path: Path) -> None:
     status, errors = end(third)
     assert status == 5
     require_one_line(errors, f"run {holder['run']} on {holder['host']}")
+    first.send_signal(signal.SIGCONT)
     assert end(first)[0] == 0
-    require_undisturbed(LocalStore(out), LONG)
+    require_undisturbed(LocalStore(out))
 
 
+@pytest.mark.soak
 def test_a_run_that_waits_goes_on_when_a_dead_hold_ends(tmp_path: Path) -> None:
     """With `wait`, a hold that nobody renews is waited for; asked to end meanwhile, the run ends."""
     recipe, out = written(tmp_path), tmp_path / "set"
     (out / "runs").mkdir(parents=True)
 
     def hold(seconds: float) -> None:
-        import time
-
         body = {"holder": {"run": "gone", "host": "elsewhere", "pid": 1}, "expires_s": time.time() + seconds}
         (out / "runs" / "lease-000001.json").write_text(json.dumps(body))
 
@@ -213,10 +233,12 @@ def test_every_end_is_one_of_the_documented_statuses(code: int | None, status: i
 def test_mistakes_are_one_line(words: tuple[str, ...], message: str, jobs: Path, tmp_path: Path) -> None:
     """What cannot be submitted as it was asked is exit status 2 and one line."""
     recipe = written(tmp_path, sketch_recipe(compute={"executor": "ray"}))
-    done = facemint("submit", str(recipe), "--out", "s3://nowhere/set", *words)
+    done = in_process("submit", str(recipe), "--out", "s3://nowhere/set", *words)
 
-    assert done.returncode == 2, done.stderr
-    require_one_line(done.stderr, message)
+    assert isinstance(done.exception, UserError)
+    assert done.exception.exit_status == 2
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
 
 
 def test_a_dry_run_hands_nothing_over(jobs: Path, tmp_path: Path) -> None:
@@ -225,12 +247,12 @@ def test_a_dry_run_hands_nothing_over(jobs: Path, tmp_path: Path) -> None:
     for ground, sign in (("local", "wait $pid"), ("slurm", "#SBATCH --requeue"), ("kuberay", "kind: RayJob")):
         image = ("--set", "compute.kubernetes.image=x:1", "--set", "compute.executor=ray")
         place = "s3://bucket/set" if ground == "kuberay" else str(tmp_path / "set")
-        done = facemint("submit", str(recipe), "--out", place, "--on", ground, "--dry-run", *image)
-        assert done.returncode == 0, done.stderr
+        done = in_process("submit", str(recipe), "--out", place, "--on", ground, "--dry-run", *image)
+        assert done.exit_code == 0, done.exception
         assert sign in done.stdout
     assert not jobs.exists()
     assert not (tmp_path / "set").exists()
-    shown = facemint(
+    shown = in_process(
         "submit", str(recipe), "--out", "s3://b/s", "--on", "ray", "--dry-run", "--address", "http://h:8265"
     )
     asked = yaml.safe_load(shown.stdout)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,16 +15,17 @@ import pytest
 
 from jobs import wiring
 from jobs.logs import EventLog, LoggedWorker, json_lines
+from jobs.wiring.watching import deliver
 from pipeline.adapters.stores import LocalStore
 from pipeline.adapters.webhook import TRIES, WebhookError, post
 from pipeline.domain.errors import LeaseHeldError, OutputError, TargetNotReachedError
-from pipeline.execute.stop import Stop
 from pipeline.flow.commit import receipts
+from tests.crawls import crawl, crawled
 from tests.execute.toys import Toy, units
 from tests.jobs.test_cli import facemint
 from tests.jobs.test_nightly import written
-from tests.watching import mint_watched
-from tests.worlds import Silent, mint, sketches
+from tests.watching import SMALL, mint_watched
+from tests.worlds import Silent, bytes_of, mint, sketches
 
 
 class Hook(BaseHTTPRequestHandler):
@@ -65,7 +67,7 @@ def test_a_summary_is_posted_and_says_what_was_added(tmp_path: Path, hook: str) 
     assert said["run"] == str(next(iter(receipts(watched.store).values())).run["run"])
     assert said["published"]["digest"] == watched.published.manifest.digest
     assert said["published"]["added"]["images"] == watched.published.manifest.counts["images"]
-    assert "v000001 with 10 new identities" in said["text"]
+    assert "v000001 with 4 new identities" in said["text"]
 
 
 def test_a_run_that_made_nothing_says_that_nothing_was_added(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_a_run_that_found_the_dataset_held_says_so(tmp_path: Path) -> None:
     outlets = wiring.Outlets(summary=str(tmp_path / "s.json"))
     with (
         pytest.raises(LeaseHeldError),
-        wiring.watched(recipe, store.uri, Silent(), outlets, Stop()) as watch,
+        wiring.watched(recipe, store.uri, Silent(), outlets) as watch,
     ):
         wiring.session_on(recipe, store, watch)
     held.lease.release()
@@ -125,17 +127,19 @@ def test_a_webhook_is_tried_again_where_that_may_help(hook: str) -> None:
     assert len(Hook.posted) == 3 + TRIES
 
 
-@pytest.mark.parametrize("place", ["http://127.0.0.1:1/secret", "nowhere/at/all.json"])
-def test_a_summary_that_nobody_takes_changes_nothing_about_the_run(
-    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_summary_or_metrics_that_nobody_takes_change_nothing_about_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The version is published; one warning says what went wrong, without what may be secret."""
+    """The version is published; one warning each says what went wrong, without what may be secret."""
     monkeypatch.setattr("pipeline.adapters.webhook.PAUSE_S", 0.0)
     with caplog.at_level(logging.WARNING, "facemint"):
-        watched = mint_watched(tmp_path, summary=place)
+        watched = mint_watched(tmp_path, summary="http://127.0.0.1:1/secret", metrics_file="no/such/folder/m.prom")
     assert watched.published.manifest.version == "v000001"
-    assert [r.getMessage().startswith("summary: ") for r in caplog.records] == [True]
+    said = [r.getMessage() for r in caplog.records]
+    assert [text.partition(":")[0] for text in said] == ["metrics", "summary"]
     assert "secret" not in caplog.text
+    deliver({}, str(tmp_path / "nowhere" / "s.json"))
+    assert "cannot be written" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["http://", "https:///path"])
@@ -203,19 +207,30 @@ def test_a_worker_names_its_unit_in_whatever_it_logs(tmp_path: Path) -> None:
     ]
 
 
-def test_a_disk_that_takes_no_metrics_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The place cannot be written: one warning, and the run is published."""
-    with caplog.at_level(logging.WARNING, "facemint"):
-        watched = mint_watched(tmp_path, metrics_file="no/such/folder/m.prom")
-    assert watched.published.manifest.version == "v000001"
-    assert sum(r.getMessage().startswith("metrics: ") for r in caplog.records) == 1
-
-
 def test_watching_changes_no_byte(tmp_path: Path) -> None:
     """A dataset made under every eye is that of a run that nobody watched."""
-    from tests.worlds import bytes_of
-
     plain = LocalStore(tmp_path / "plain")
-    mint(sketches(), plain)
+    mint(sketches(**SMALL), plain)
     watched = mint_watched(tmp_path, metrics_file="m.prom", summary="s.json", log_json=True)
     assert bytes_of(watched.store) == bytes_of(plain)
+
+
+def test_a_curation_is_watched_like_any_run(tmp_path: Path) -> None:
+    """What images that existed already became is summed up by its own stages, and counted in the same metrics."""
+    from pipeline.execute.curating import curate
+
+    root = crawl(tmp_path, {f"p{n}": range(4) for n in range(4)})
+    recipe, store = crawled(root), LocalStore(tmp_path / "set")
+    outlets = wiring.Outlets(str(tmp_path / "s.json"), str(tmp_path / "m.prom"))
+    with wiring.watched(recipe, store.uri, Silent(), outlets) as watch:
+        session, kit = wiring.curation_on(recipe, store, watch)
+        manifest = watch.publish(curate(watch.begin(session), kit)).manifest
+    said = json.loads((tmp_path / "s.json").read_text())
+    assert said["published"]["added"]["images"] == manifest.counts["images"] > 0
+    stages = said["work"]["stages"]
+    assert said["cost"]["images_made"] == stages["make"]["candidates"] > 0
+    stored = Counter(r.unit["stage"] for r in receipts(store).values())
+    assert {stage: numbers["units"] for stage, numbers in stages.items()} == {k: stored[k] for k in stages}
+    assert "ingest" in stages
+    text = (tmp_path / "m.prom").read_text()
+    assert f'ray_facemint_units_total{{dataset="{recipe.name}",run="{said["run"]}",stage="ingest"}}' in text

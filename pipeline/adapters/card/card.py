@@ -140,7 +140,7 @@ def _front_matter(facts: Mapping[str, Any]) -> str:
         **(licence_of(stated).hub if (stated := facts["use"].get("licence")) else {"license": "unknown"}),
         "task_categories": ["image-classification"],
         "tags": ["face-recognition", *([] if facts["use"].get("real_people") else ["synthetic"]), "webdataset"],
-        "annotations_creators": ["machine-generated"],
+        "annotations_creators": [*(["found"] if facts["use"].get("real_people") else []), "machine-generated"],
         "source_datasets": ["original"],
         "size_categories": [_size_category(rows)],
         "configs": [

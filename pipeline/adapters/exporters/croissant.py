@@ -31,9 +31,10 @@ _KINDS = {
 _KEY = ("sc:Text", "Name of the image, unique within the dataset")
 _LABEL = ("sc:Integer", "Class label of the export, 0 upwards")
 _IMAGE = ("sc:ImageObject", "The face, RGB")
+_MADE, _PERSON = "Number of the synthetic identity at enrolment", "Number of the person at enrolment"
 _LABEL_COLUMNS = {
     "label": _LABEL,
-    "identity": ("sc:Integer", "Number of the synthetic identity at enrolment"),
+    "identity": ("sc:Integer", _MADE),
     "version_label": ("sc:Integer", "Label of that identity in the version"),
     "cell": ("sc:Text", "Perceived attributes of the identity, estimated by a model"),
     "images": ("sc:Integer", "How many images of it the export has"),
@@ -74,7 +75,8 @@ def croissant_of(head: Mapping[str, Any], entries: Sequence[FileEntry]) -> dict[
             f"exported from the dataset with digest {source['digest']}."
         )
         described["keywords"] = ["face recognition", "image classification"]
-    text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    said = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = (said.replace(_MADE, _PERSON) if head.get("real_people") else said).encode()
     return {NAME: text, **({f"{folder}/{SUMS}": lines} if out else {})}
 
 

@@ -87,7 +87,7 @@ def front_matter(
         **_licence(licence, head.get("licence")),
         "task_categories": ["image-classification"],
         "tags": ["face-recognition", *([] if head.get("real_people") else ["synthetic"])],
-        "annotations_creators": ["machine-generated"],
+        "annotations_creators": [*(["found"] if head.get("real_people") else []), "machine-generated"],
         "source_datasets": ["original"],
         "size_categories": [next((name for bound, name in _SIZES if images < bound), "n>1T")],
         "configs": [config],

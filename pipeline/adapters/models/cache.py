@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.models.places import shown
 from pipeline.domain.manifest import sha256_hex
 
 
@@ -49,7 +50,7 @@ class ModelCache:
         return told if isinstance(told, str) else None
 
     def addresses(self) -> dict[str, dict[str, Any]]:
-        """Return address -> what is known of it (`sha256`, `bytes`), of everything that was fetched, sorted."""
+        """Return address, without its secrets -> `sha256` and `bytes`, of everything that was fetched, sorted."""
         found = [_read_json(path) for path in (self.root / "addresses").glob("*.json")]
         return {told["uri"]: told for told in sorted(found, key=lambda t: str(t.get("uri"))) if "uri" in told}
 
@@ -123,7 +124,7 @@ class ModelCache:
         size = part.stat().st_size
         part.replace(path)
         _write_json(self._note(path), {"path": str(path), "seen": _fingerprint(path), "sha256": sha256})
-        _write_json(self._address(uri), {"uri": uri, "sha256": sha256, "bytes": size})
+        _write_json(self._address(uri), {"uri": shown(uri), "sha256": sha256, "bytes": size})
         return path
 
     def _note(self, path: Path) -> Path:

@@ -18,11 +18,12 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.models.child_limits import alone_on_the_network, limit_resources, watch
+from pipeline.adapters.models.reading import flat
 
 BOOKKEEPING = (
     "_codecs.encode", "argparse.Namespace", "collections.Counter", "collections.defaultdict", "datetime.",
@@ -118,19 +119,6 @@ def allowed(ignored: tuple[str, ...], dropped: set[str]) -> Any:
     return Module
 
 
-def tensors_in(value: Any, name: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors of nested groups, under names joined by dots; a group in several places is gone into once."""
-    import torch
-
-    seen = set() if seen is None else seen
-    if isinstance(value, torch.Tensor):
-        yield name, value.detach()
-    elif isinstance(value, Mapping) and id(value) not in seen:
-        seen.add(id(value))
-        for key, inner in value.items():
-            yield from tensors_in(inner, f"{name}.{key}" if name else str(key), seen)
-
-
 def convert(told: Mapping[str, Any]) -> dict[str, Any]:
     """Read a pickle and write its tensors; returns what is answered.
 
@@ -143,7 +131,7 @@ def convert(told: Mapping[str, Any]) -> dict[str, Any]:
     dropped: set[str] = set()
     module = allowed((*BOOKKEEPING, *told["ignore"]), dropped)
     loaded = torch.load(told["source"], map_location="cpu", weights_only=False, pickle_module=module, mmap=False)
-    found = dict(tensors_in(loaded))
+    found = dict(flat(loaded))
     if told["section"]:
         group = f"{told['section']}."
         found = {name.removeprefix(group): value for name, value in found.items() if name.startswith(group)}

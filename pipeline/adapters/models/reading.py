@@ -6,6 +6,7 @@ What a file is follows from its first bytes, never from its name. No path leads 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _HEADER_BYTES = 100_000_000
 """What safetensors allows its header to be."""
-_DEEPEST = 100
-"""Groups in groups that are gone into."""
+_MOST_GROUPS = 100_000
 
 
 def kind_of(path: Path) -> str:
@@ -123,25 +123,30 @@ def _from_torch(path: Path, what: str) -> dict[str, Tensor]:
         raise ModelError(
             f"{what}: is damaged, cut short or no state dict ({_said(error)}); fetch it again, or compare its digest"
         ) from None
-    found = dict(_flat(loaded, "", set()))
+    found = dict(flat(loaded))
     if not found:
         raise ModelError(f"{what}: holds no tensors; give a state dict, as torch.save or safetensors write it")
     return found
 
 
-def _flat(value: Any, name: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def flat(value: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested groups, under names joined by dots; whatever else a checkpoint holds is left out.
 
-    A group that stands in several places, or in itself, is gone into once.
+    Groups may hold each other: no more than 100,000 are gone into, in the order of their depth.
     """
     import torch
 
-    if isinstance(value, torch.Tensor):
-        yield name, value.detach()
-    elif isinstance(value, Mapping) and id(value) not in seen and depth < _DEEPEST:
-        seen.add(id(value))
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key), seen, depth + 1)
+    waiting = deque([("", value)])
+    for _ in range(_MOST_GROUPS):
+        if not waiting:
+            return
+        name, group = waiting.popleft()
+        if isinstance(group, torch.Tensor):
+            yield name, group.detach()
+        elif isinstance(group, Mapping):
+            for key, inner in group.items():
+                if isinstance(inner, torch.Tensor | Mapping):
+                    waiting.append((f"{name}.{key}" if name else str(key), inner))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -161,4 +166,4 @@ def _said(error: Exception) -> str:
     return " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
 
 
-__all__ = ["describe", "kind_of", "read_tensors"]
+__all__ = ["describe", "flat", "kind_of", "read_tensors"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.adapters.models.cache import ModelCache
 from pipeline.adapters.models.formula import FormulaWeights
-from pipeline.adapters.models.places import is_formula, local_path, shown
+from pipeline.adapters.models.places import HUB, hub_file, is_formula, local_path, shown
 from pipeline.domain.errors import ModelError
 from pipeline.domain.weights import WeightsRef
 
@@ -41,7 +41,7 @@ class ModelWeights:
         """Return the digest of the reference's bytes: the stated one, or else that of the bytes that are here."""
         if is_formula(ref.uri):
             return self._formula.sha256(ref)
-        return ref.sha256 or self.cache.digest(self.path(ref))
+        return ref.sha256 or self._digest(self.path(ref))
 
     def tensors(self, ref: WeightsRef, names: Mapping[str, tuple[int, ...]] | None = None) -> Mapping[str, Tensor]:
         """Return name -> CPU tensor, read safely; raises ModelError, see the port."""
@@ -55,10 +55,7 @@ class ModelWeights:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; give the path of the weights, or fetch them: facemint models list")
         if ref.sha256 is not None:
-            try:
-                found = self.cache.digest(path)
-            except OSError as error:
-                raise ModelError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+            found = self._digest(path)
             if found != ref.sha256:
                 raise ModelError(
                     f"{path}: has SHA-256 {found[:12]}..., the recipe states {ref.sha256[:12]}...; these are other "
@@ -66,11 +63,19 @@ class ModelWeights:
                 )
         return path
 
+    def _digest(self, path: Path) -> str:
+        try:
+            return self.cache.digest(path)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
     def _cached(self, ref: WeightsRef) -> Path:
         digest = ref.sha256 or self.cache.digest_at(ref.uri)
         found = self.cache.find(digest) if digest else None
         if found is not None:
             return found
+        if ref.uri.startswith(HUB):
+            hub_file(ref.uri)  # a command that cannot work is not recommended
         if not self._may_fetch:
             pinned = f" --sha256 {ref.sha256}" if ref.sha256 else ""
             raise ModelError(

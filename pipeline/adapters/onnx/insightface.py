@@ -14,6 +14,7 @@ from pydantic import Field
 from pipeline.adapters.onnx.packs import DETECTOR, LICENCE, RECOGNISER, pack_file
 from pipeline.adapters.onnx.recogniser import OnnxRecogniser, OnnxRecogniserOptions
 from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
+from pipeline.adapters.onnx.session import Device
 from pipeline.domain.calibration_file import RecogniserNode
 from pipeline.domain.detection import DetectorNode
 
@@ -28,6 +29,7 @@ class InsightFaceDetectorOptions(DetectorNode):
     file: _FILE = ""
     """Which file, where several are SCRFD detectors; left out, the only one."""
     licence: _LICENCE = LICENCE
+    device: Device = "cpu"
 
 
 class InsightFaceDetector(Scrfd):
@@ -56,6 +58,7 @@ class InsightFaceRecogniserOptions(RecogniserNode):
     """Whether that licence allows commercial use: InsightFace sells such licences."""
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rows that the network sees; where its rows depend on each other, each image goes alone."""
+    device: Device = "cpu"
 
 
 class InsightFaceRecogniser(OnnxRecogniser):
@@ -77,6 +80,7 @@ class InsightFaceRecogniser(OnnxRecogniser):
                 commercial=options.commercial,
                 source=f"InsightFace model zoo, {path.name}",
                 batch=options.batch,
+                device=options.device,
                 calibration=options.calibration,
             )
         )

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.adapters.onnx.fitting import planes
-from pipeline.adapters.onnx.session import model_file, session_of
+from pipeline.adapters.onnx.session import Device, model_file, providers_of, session_of
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.calibration_file import RecogniserNode
 from pipeline.domain.errors import UserError
@@ -51,6 +51,7 @@ class OnnxRecogniserOptions(RecogniserNode):
     """The order in which the network reads them; `mean` and `std` are in the order red, green, blue all the same."""
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rows that the network sees; 1 where the model has no batch axis, or its rows depend on each other."""
+    device: Device = "cpu"
 
 
 class OnnxRecogniser:
@@ -66,7 +67,7 @@ class OnnxRecogniser:
     def __init__(self, options: OnnxRecogniserOptions) -> None:
         self._options = options
         path, digest = model_file(options.path, "a recogniser of the ArcFace kind")
-        self._session: Any = session_of(path, ("CPUExecutionProvider",))
+        self._session: Any = session_of(path, providers_of(options.device))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape
         if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or len(outputs[0].shape) != 2:
@@ -92,7 +93,7 @@ class OnnxRecogniser:
             source=options.source or path.name,
             commercial_use=options.commercial,
             row_independent=not self._alone and self._rows_are_independent(),
-            epoch=1,
+            epoch=2,
         )
         self._alone = not self.card.row_independent
         self._measured = options.calibration.calibration(self.space) if options.calibration else None

@@ -11,7 +11,6 @@ Legend: A anchors of one stride, K faces, H W C image axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from pydantic import Field
 
 from pipeline.adapters.onnx.fitting import fitted, planes
 from pipeline.adapters.onnx.packs import DETECTOR, LICENCE, kind_of
-from pipeline.adapters.onnx.session import model_file, session_of
+from pipeline.adapters.onnx.session import Device, model_file, providers_of, session_of
 from pipeline.domain.detection import Detections, DetectorNode, non_maximum
 from pipeline.domain.errors import UserError
 from pipeline.domain.ports import ModelCard
@@ -36,6 +35,7 @@ class ScrfdOptions(DetectorNode):
 
     use: Literal["scrfd"] = "scrfd"
     licence: Annotated[str, Field(min_length=2, max_length=500)] = LICENCE
+    device: Device = "cpu"
 
 
 class Scrfd:
@@ -45,9 +45,10 @@ class Scrfd:
         UserError: the file is missing, or is not an SCRFD with landmarks.
     """
 
-    def __init__(self, options: ScrfdOptions, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(self, options: ScrfdOptions) -> None:
         path, digest = model_file(options.path, "an SCRFD model, det_500m.onnx for one")
         self._options, self.size_px = options, options.size_px
+        providers = providers_of(options.device)
         self._session = session_of(path, providers)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if kind_of(self._session) != DETECTOR:
@@ -57,6 +58,10 @@ class Scrfd:
                 "three strides (1 1 1 4 4 4 10 10 10)"
             )
         self._input = inputs[0].name
+        named = [side for side in inputs[0].shape[2:] if isinstance(side, str)]
+        if named:
+            # a session that knows its one size is optimised as InsightFace's own are, and gives their very bits
+            self._session = session_of(path, providers, dict.fromkeys(named, options.size_px))
         self.card = ModelCard(
             name=f"scrfd-{path.stem}",
             sha256=digest,

@@ -22,8 +22,9 @@ from pipeline.domain.records import Cell, Float32, Identity, unit_rows
 from pipeline.domain.selection import largest_balanced, rank_in_cell, stable_order
 from pipeline.flow.curating.copies import no_picture_twice
 from pipeline.flow.curating.faces import Before, Case, Faces, Int64, read_faces
-from pipeline.flow.curating.outcomes import outcomes_of, told_of
+from pipeline.flow.curating.outcomes import told_of
 from pipeline.flow.curating.people import Between, Provisional
+from pipeline.flow.curating.review import reviewed
 from pipeline.flow.curating.strays import place_strays, sums_of
 from pipeline.flow.enrol import cell_of
 from pipeline.flow.parts import Parts
@@ -37,13 +38,15 @@ class Decided:
 
     Attributes:
         identities: new ones, in ordinal order.
-        faces: per (identity, slot) what stands where; the rows of `OUTCOME_COLUMNS`.
+        faces: given to persons, rows of provisional identities or published ones.
+        ordinal: person -> ordinal, of those who stand.
         people: the rows of `IDENTITY_COLUMNS`.
         strays: faces that were moved to another label than their own.
     """
 
     identities: tuple[Identity, ...]
-    faces: list[dict[str, Any]] = field(repr=False)
+    faces: Faces = field(repr=False)
+    ordinal: Mapping[int, int] = field(repr=False)
     people: list[dict[str, Any]] = field(repr=False)
     strays: int = 0
 
@@ -53,6 +56,7 @@ def decide(case: Case, blocked: Mapping[int, str]) -> Decided:
     people, found, before, count = case.people, case.found, case.before, case.new
     faces = read_faces(case)
     moved_sums = place_strays(case, faces)
+    reviewed(case, faces)
     no_picture_twice(faces, case.clean.duplicates, before)
     totals = np.bincount(faces.person[faces.person >= 0], minlength=count + len(before.standing.ordinals))
     gone = _too_few(faces, totals, case.clean.min_images, count)
@@ -71,7 +75,8 @@ def decide(case: Case, blocked: Mapping[int, str]) -> Decided:
     published = {count + n: o for n, o in enumerate(before.standing.ordinals)}
     return Decided(
         identities=_identities(chosen, ordinal, sums, totals, cells, quality, before),
-        faces=outcomes_of(faces, ordinal | published, before),
+        faces=faces,
+        ordinal=ordinal | published,
         people=told_of(people, found, ordinal, gone),
         strays=int(faces.moved[faces.person >= 0].sum()),
     )

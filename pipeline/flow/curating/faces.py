@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.domain.curation import Cleaning
 from pipeline.domain.records import Cell
+from pipeline.domain.review import Decisions
 from pipeline.flow.curating.clean import GROUP, Limits
 from pipeline.flow.curating.kit import Kit
 from pipeline.flow.curating.people import Between, Provisional, Standing
@@ -68,6 +69,7 @@ class Faces:
     hash: npt.NDArray[np.uint64]
     mirrored: npt.NDArray[np.uint64]
     size_px: npt.NDArray[np.float64]
+    owner: list[str]
     moved: npt.NDArray[np.bool_]
 
     def refuse(
@@ -93,6 +95,7 @@ class Case:
         found: who is whom between labels.
         before: what earlier generations left.
         units: names of the generation's clean units, by bucket.
+        decisions: what people decided about single faces and pairs.
     """
 
     parts: Parts
@@ -103,6 +106,7 @@ class Case:
     found: Between
     before: Before
     units: Sequence[str]
+    decisions: Decisions = field(default_factory=Decisions)
 
     @property
     def new(self) -> int:
@@ -115,6 +119,7 @@ def read_faces(case: Case) -> Faces:
     people, found, before = case.people, case.found, case.before
     names = [
         "row",
+        "owner",
         "face",
         "provisional",
         "own_cos",
@@ -150,7 +155,7 @@ def read_faces(case: Case) -> Faces:
             columns["person"].append(person)
             columns["reason"].append(reason)
             columns["size"].append(held["measures"][n].get("inter_eye_px", 0.0))
-            for name in ("row", "face", "own_cos", "found", "sha256", "hash", "mirrored"):
+            for name in ("row", "face", "own_cos", "found", "sha256", "hash", "mirrored", "owner"):
                 columns[name].append(held[name][n])
     return Faces(
         row=np.array(columns["row"], np.int64),
@@ -168,5 +173,6 @@ def read_faces(case: Case) -> Faces:
         hash=np.array(columns["hash"], np.int64).view(np.uint64),
         mirrored=np.array(columns["mirrored"], np.int64).view(np.uint64),
         size_px=np.array(columns["size"], np.float64),
+        owner=columns["owner"],
         moved=np.zeros(len(columns["row"]), bool),
     )

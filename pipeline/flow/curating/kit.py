@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy.typing as npt
 
@@ -17,6 +17,9 @@ from pipeline.domain.intake import Decoded, Refusal, Source
 from pipeline.domain.plain_tables import GroupedTables, PlainTables
 from pipeline.domain.records import UInt8
 from pipeline.flow.parts import Parts
+
+if TYPE_CHECKING:
+    from pipeline.flow.curating.review import Item
 
 
 class Decoder(Protocol):
@@ -53,6 +56,7 @@ class Kit:
         encoder: of crops.
         tables: of listings.
         grouped: of what is read again in parts.
+        review_page: a review queue with pictures -> a page to look at.
     """
 
     sources: Mapping[str, Source]
@@ -63,6 +67,7 @@ class Kit:
     encoder: Encoder
     tables: PlainTables
     grouped: GroupedTables
+    review_page: Callable[[str, Sequence[Item]], bytes] = lambda _name, _items: b""
 
 
 def curation(parts: Parts) -> Curation:

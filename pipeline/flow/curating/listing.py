@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.domain.errors import TargetNotReachedError
+from pipeline.domain.errors import StoreError, TargetNotReachedError
 from pipeline.domain.intake import Fault, Input, Unreadable
-from pipeline.domain.manifest import Counts, FileEntry, Receipt
+from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.flow.commit import Books, commit
 from pipeline.flow.curating.kit import Kit, words
 from pipeline.flow.erase.suppression import Suppressed
@@ -96,6 +96,9 @@ def earlier(kit: Kit, parts: Parts, generation: int) -> Seen:
     for before in range(generation):
         path = listing_path(before)
         if parts.store.size(path) is None:
+            if parts.store.size(receipt_path(listing_name(before))) is not None:
+                # listed anew, what is published already would be taken for new
+                raise StoreError(f"{path}: missing; restore it from a copy")
             continue
         columns = kit.tables.read(parts.store, path, ["source", "path", "member", "stamp"])
         for source, place, member, stamp in zip(*columns.values(), strict=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pipeline.domain.errors import StoreError
 from pipeline.domain.unit import Unit
 from pipeline.flow.curating.faces import Before, Faces
 from pipeline.flow.curating.kit import Kit
@@ -59,10 +61,9 @@ def identities_path(generation: int) -> str:
     return f"{BETWEEN}g{generation}-identities.parquet"
 
 
-def outcomes_of(faces: Faces, ordinal: Mapping[int, int], before: Before) -> list[dict[str, Any]]:
-    """Return the rows of the faces, slots given in the order of the listing."""
+def outcomes_of(faces: Faces, ordinal: Mapping[int, int], before: Before) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the faces in the order of the listing, in which slots are given too."""
     following: dict[int, int] = {}
-    out = []
     for n in np.lexsort((faces.face, faces.row)).tolist():
         person = int(faces.person[n])
         identity = ordinal[person] if person >= 0 else -1
@@ -70,26 +71,41 @@ def outcomes_of(faces: Faces, ordinal: Mapping[int, int], before: Before) -> lis
         if identity >= 0:
             slot = following.get(identity, before.slots.get(identity, 0))
             following[identity] = slot + 1
-        out.append(
-            {
-                "row": int(faces.row[n]),
-                "face": int(faces.face[n]),
-                "stage": "" if identity >= 0 else "clean",
-                "reason": faces.reason[n],
-                "found": faces.found[n] or "",
-                "value": _number(faces.value[n]) if identity < 0 else None,
-                "threshold": _number(faces.threshold[n]) if identity < 0 else None,
-                "identity": identity,
-                "slot": slot,
-                "bucket": int(faces.bucket[n]),
-                "group": int(faces.group[n]),
-                "moved": bool(faces.moved[n]),
-                "sha256": faces.sha256[n],
-                "hash": int(faces.hash[n].astype(np.int64)),
-                "mirrored": int(faces.mirrored[n].astype(np.int64)),
-            }
-        )
-    return out
+        yield {
+            "row": int(faces.row[n]),
+            "face": int(faces.face[n]),
+            "stage": "" if identity >= 0 else "clean",
+            "reason": faces.reason[n],
+            "found": faces.found[n] or "",
+            "value": _number(faces.value[n]) if identity < 0 else None,
+            "threshold": _number(faces.threshold[n]) if identity < 0 else None,
+            "identity": identity,
+            "slot": slot,
+            "bucket": int(faces.bucket[n]),
+            "group": int(faces.group[n]),
+            "moved": bool(faces.moved[n]),
+            "sha256": faces.sha256[n],
+            "hash": int(faces.hash[n].astype(np.int64)),
+            "mirrored": int(faces.mirrored[n].astype(np.int64)),
+        }
+
+
+def in_order(
+    faces: Iterable[dict[str, Any]], refused: Iterable[dict[str, Any]], rows: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """Yield both, each in the order of the listing, as one; every input of a half-open range has an outcome.
+
+    Raises:
+        StoreError: an input has none, or a row is of no input.
+    """
+    following = rows[0]
+    for told in heapq.merge(faces, refused, key=lambda r: (r["row"], r["face"])):
+        if told["row"] > following or told["row"] < following - 1 or told["row"] >= rows[1]:
+            break
+        following = told["row"] + 1
+        yield told
+    if following != rows[1]:
+        raise StoreError(f"input {following} has no outcome, or one that is none follows it: nothing is published")
 
 
 def refused_before(parts: Parts, kit: Kit, ingested: Sequence[Unit]) -> list[dict[str, Any]]:
@@ -109,7 +125,7 @@ def refused_before(parts: Parts, kit: Kit, ingested: Sequence[Unit]) -> list[dic
             }
             for n in range(len(held["row"]))
         ]
-    return out
+    return sorted(out, key=lambda r: (r["row"], r["face"]))
 
 
 def told_of(

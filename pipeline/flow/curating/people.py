@@ -19,6 +19,7 @@ from pipeline.domain.cleaning import merge_identities, pairs_above
 from pipeline.domain.cosines import exact_cosines
 from pipeline.domain.one_to_many import References, nearest
 from pipeline.domain.records import Float32, unit_rows
+from pipeline.domain.review import Decisions
 from pipeline.flow.curating.clean import Limits
 from pipeline.flow.curating.kit import Kit
 from pipeline.flow.curating.rows import provisional_path
@@ -29,6 +30,7 @@ LOOKS_LIKE, LOOKS_PUBLISHED, NOT_PUBLISHED = (
 )  # fmt: skip
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+NONE = Decisions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ def read_provisional(kit: Kit, parts: Parts, units: Sequence[str]) -> Provisiona
     )
 
 
-def between(people: Provisional, there: Standing, limits: Limits) -> Between:
-    """Return who is whom."""
+def between(people: Provisional, there: Standing, limits: Limits, decisions: Decisions = NONE) -> Between:
+    """Return who is whom; what people decided about pairs comes before any threshold."""
     count = len(people.owners)
     joins, reason = np.full(count, -1, np.int64), [""] * count
     partner, cos = np.full(count, -1, np.int64), np.full(count, np.nan)
@@ -129,20 +131,67 @@ def between(people: Provisional, there: Standing, limits: Limits) -> Between:
         alike = _against_published(people, there, limits, joins, reason, cos)
     left = np.flatnonzero((joins < 0) & np.array([not r for r in reason], bool))
     root = np.arange(count)
+    sums, images = people.sums_ME.astype(np.float64), people.images_M.copy()
+    left = _joined_by_review(people, decisions, left, root, partner, sums, images)
     if left.size:
+        place = {int(n): row for row, n in enumerate(left)}
         merged = merge_identities(
-            people.sums_ME[left].astype(np.float64),
-            people.images_M[left],
+            sums[left],
+            images[left],
             merge_cos=limits.merge_cos,
             drop_cos=limits.drop_cos,
+            apart=_known_apart(people, decisions, root, place),
         )
-        root[left] = left[merged.into_M]
+        into = np.arange(count)
+        into[left] = left[merged.into_M]
+        root = into[root]
         found = merged.partner_M >= 0
         partner[left[found]] = left[merged.partner_M[found]]
         cos[left[found]] = merged.cos_M[found]
-        for n in left[merged.dropped_M]:
+        for n in np.flatnonzero(np.isin(root, left[merged.dropped_M])):
             reason[n] = LOOKS_LIKE
     return Between(root, joins, tuple(reason), partner, cos, tuple(alike))
+
+
+def _joined_by_review(
+    people: Provisional,
+    decisions: Decisions,
+    left: Int64,
+    root: Int64,
+    partner: Int64,
+    sums: Float64,
+    images: Int64,
+) -> Int64:
+    """Put together what people say is one person; return who is left to be compared."""
+    able = set(left.tolist())
+    for pair in sorted(decisions.same, key=sorted):
+        rows = sorted({int(root[people.place[p]]) for p in pair if p in people.place} & able)
+        if len(rows) == 2:
+            low, high = rows
+            sums[low] += sums[high]
+            images[low] += images[high]
+            root[root == high] = low
+            partner[high] = low
+            able.discard(high)
+    return np.array(sorted(able), np.int64)
+
+
+def _known_apart(
+    people: Provisional, decisions: Decisions, root: Int64, place: Mapping[int, int]
+) -> list[tuple[int, int]]:
+    """Return the pairs that people say are two, as rows of those that are compared."""
+    out = []
+    for pair in decisions.apart:
+        rows = sorted(
+            {
+                place[int(root[people.place[p]])]
+                for p in pair
+                if p in people.place and int(root[people.place[p]]) in place
+            }
+        )
+        if len(rows) == 2:
+            out.append((rows[0], rows[1]))
+    return sorted(out)
 
 
 def _against_published(

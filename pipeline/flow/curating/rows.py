@@ -13,6 +13,7 @@ from pipeline.domain.unit import Stage, Unit
 FEATURES = "private/features/"
 CLEANED = "private/cleaned/"
 BETWEEN = "private/between/"
+PRIVATE_REVIEW = "private/review/"
 
 WHERE = ("read", "decode", "detect", "align", "measure")
 """The stages of ingest, in the order in which an input passes them."""

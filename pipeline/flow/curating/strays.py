@@ -44,7 +44,7 @@ def place_strays(case: Case, faces: Faces) -> dict[int, Float64]:
         templates = np.concatenate([templates, before.standing.templates_PE])
     persons = np.array([*able, *(count + n for n in range(len(before.standing.ordinals)))], np.int64)
     references = References(templates, "identities")
-    of = _people_of_labels(people, found, before, persons)
+    of = people_of_labels(people, found, before, persons)
     # a stray is compared with everybody: the level is that of merging, where that is stricter than that of one label
     match_cos = max(limits.keep_cos, limits.merge_cos if limits.merge_cos <= 1.0 else limits.keep_cos)
     for bucket, unit in enumerate(case.units):
@@ -73,7 +73,7 @@ def place_strays(case: Case, faces: Faces) -> dict[int, Float64]:
     return out
 
 
-def _people_of_labels(people: Provisional, found: Between, before: Before, persons: Int64) -> dict[str, int]:
+def people_of_labels(people: Provisional, found: Between, before: Before, persons: Int64) -> dict[str, int]:
     """Return label -> place among `persons` of the identity that has it."""
     place = {int(p): n for n, p in enumerate(persons)}
     published = {o: len(people.owners) + n for n, o in enumerate(before.standing.ordinals)}

@@ -9,25 +9,21 @@ Legend: H W C image axes, E dimensions.
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.intake import Decoded, Fault, Unreadable
+from pipeline.domain.intake import Unreadable
 from pipeline.domain.manifest import Counts, Receipt
-from pipeline.domain.records import Candidate, Float32, Identity, Sample, UInt8, Verdict, minted_key
+from pipeline.domain.records import Candidate, Identity, Sample, UInt8, Verdict, minted_key
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, receipt_of
+from pipeline.flow.curating.fetch import Kept, crops_of, read_faces_at
 from pipeline.flow.curating.kit import Kit
-from pipeline.flow.curating.listing import Listed, read_listing
+from pipeline.flow.curating.listing import Listed
 from pipeline.flow.curating.outcomes import outcome_path
-from pipeline.flow.curating.rows import clean_name, cleaned_path
 from pipeline.flow.judge import Bench, Templates
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import published_siblings
@@ -81,20 +77,6 @@ def plan_write(
     return units
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What ingest found of a face."""
-
-    row: int
-    face: int
-    slot: int
-    points: npt.NDArray[np.float32] | None
-    embedding_E: Float32
-    measures: Mapping[str, float]
-    sha256: str
-    marks: Sequence[str]
-
-
 def write_unit(unit: Unit, parts: Parts, kit: Kit, assigned: Assigned, enrolled: Mapping[int, Identity]) -> Receipt:
     """Read, judge and store the faces of a unit's identities, commit; return the receipt."""
     started_s = parts.clock.now_s()
@@ -123,16 +105,17 @@ def _candidates(
         cells={o: enrolled[o].cell for o in unit.ordinals},
     )
     templates = Templates([enrolled[o] for o in sorted(enrolled)])
-    kept = _numbers(parts, kit, unit, assigned)
+    places = [(ordinal, where) for ordinal in unit.ordinals for where in assigned.of(ordinal).tolist()]
+    kept = read_faces_at(kit, parts, unit.generation, ((r, f, b, g) for _, (r, f, _, b, g) in places))
     order = 0
-    faces = [(ordinal, face) for ordinal in unit.ordinals for face in kept[ordinal]]
+    faces = [(ordinal, where[2], kept[where[0], where[1]]) for ordinal, where in places]
     for start in range(0, len(faces), TOGETHER):
         block = faces[start : start + TOGETHER]
-        pictures = _pictures(unit, parts, kit, [face for _, face in block])
+        pictures = crops_of(kit, parts, unit.generation, [face for *_, face in block])
         screened = _screened(parts, block, pictures)
-        for n, (ordinal, face) in enumerate(block):
+        for n, (ordinal, slot, face) in enumerate(block):
             listed, found = pictures[n]
-            sample = _sample(ordinal, face, templates, screened.get(n, {}))
+            sample = _sample((ordinal, slot), face, templates, screened.get(n, {}))
             sourced = _sourced(kit, listed)
             if isinstance(found, Unreadable):
                 verdict = Verdict(SOURCE, False, str(found.reason), 0.0, 0.0)
@@ -146,70 +129,8 @@ def _candidates(
             order += 1
 
 
-def _numbers(parts: Parts, kit: Kit, unit: Unit, assigned: Assigned) -> dict[int, list[_Kept]]:
-    """Return what ingest found of every face of the unit, by identity and slot."""
-    places = {ordinal: assigned.of(ordinal) for ordinal in unit.ordinals}
-    groups = sorted({(int(bucket), int(group)) for where in places.values() for *_, bucket, group in where.tolist()})
-    names = ["row", "face", "points", "embedding", "measures", "sha256", "marks"]
-    found: dict[tuple[int, int], tuple[Any, ...]] = {}
-    for bucket, group in groups:
-        name = clean_name(unit.generation, bucket)
-        held = kit.grouped.read(parts.store, cleaned_path(name), names, group)
-        for n in range(len(held["row"])):
-            points = held["points"][n]
-            found[int(held["row"][n]), int(held["face"][n])] = (
-                points if np.isfinite(points).all() else None,
-                *(held[k][n] for k in names[3:]),
-            )
-    return {
-        ordinal: [_Kept(row, face, slot, *found[row, face]) for row, face, slot, _, _ in where.tolist()]
-        for ordinal, where in places.items()
-    }
-
-
-def _pictures(unit: Unit, parts: Parts, kit: Kit, faces: Sequence[_Kept]) -> list[tuple[Listed, UInt8 | Unreadable]]:
-    """Return the crop of each face, cut from its source again, or why there is none."""
-    rows = sorted({face.row for face in faces})
-    listed = {one.row: one for one in _listed(unit, parts, kit, rows)}
-    crops: dict[tuple[int, int], UInt8 | Unreadable] = {}
-    by_row: dict[int, list[_Kept]] = defaultdict(list)
-    for face in faces:
-        by_row[face.row].append(face)
-    for source, run in groupby(rows, key=lambda row: listed[row].source):
-        mine = list(run)
-        for row, data in zip(mine, kit.sources[source].read([listed[r].input for r in mine]), strict=True):
-            for face in by_row[row]:
-                crops[row, face.face] = _crop(kit, face, data)
-    return [(listed[face.row], crops[face.row, face.face]) for face in faces]
-
-
-def _listed(unit: Unit, parts: Parts, kit: Kit, rows: Sequence[int]) -> Iterator[Listed]:
-    """Yield the inputs with these numbers; those that lie near each other are fetched together."""
-    start = 0
-    while start < len(rows):
-        stop = start + 1
-        while stop < len(rows) and rows[stop] - rows[start] < 4096:
-            stop += 1
-        wanted = set(rows[start:stop])
-        block = read_listing(kit, parts, unit.generation, (rows[start], rows[stop - 1] + 1))
-        yield from (one for one in block if one.row in wanted)
-        start = stop
-
-
-def _crop(kit: Kit, face: _Kept, data: bytes | Unreadable) -> UInt8 | Unreadable:
-    if isinstance(data, Unreadable):
-        return data
-    if hashlib.sha256(data).hexdigest() != face.sha256:
-        return Unreadable(Fault.CHANGED, "other bytes than when it was looked at")
-    seen = kit.decoder.decode(data)
-    if not isinstance(seen, Decoded):
-        return Unreadable(Fault.READ_FAILED, f"decoded before, and not now: {seen.found}")
-    crop = kit.crop(seen.image_HWC, None if face.points is None else face.points.reshape(5, 2))
-    return crop if crop is not None else Unreadable(Fault.READ_FAILED, "cut before, and not now")
-
-
 def _screened(
-    parts: Parts, block: Sequence[tuple[int, _Kept]], pictures: Sequence[tuple[Listed, UInt8 | Unreadable]]
+    parts: Parts, block: Sequence[tuple[int, int, Kept]], pictures: Sequence[tuple[Listed, UInt8 | Unreadable]]
 ) -> dict[int, dict[str, float]]:
     """Return, for each face that can be judged, its numbers against the galleries."""
     there = [n for n, (_, found) in enumerate(pictures) if not isinstance(found, Unreadable)]
@@ -217,17 +138,18 @@ def _screened(
         return {n: {} for n in there}
     crops = [found for _, found in pictures if not isinstance(found, Unreadable)]
     stored = np.stack([parts.codec.decode(parts.codec.encode(crop)) for crop in crops])
-    emb = np.stack([block[n][1].embedding_E for n in there])
+    emb = np.stack([block[n][2].embedding_E for n in there])
     near, sound = parts.screen.of_samples(stored, emb, np.ones(len(there), bool))
     return {n: {k: float(v[p]) for k, v in near.items()} for p, n in enumerate(there) if sound[p]}
 
 
-def _sample(ordinal: int, face: _Kept, templates: Templates, screened: Mapping[str, float]) -> Sample:
+def _sample(place: tuple[int, int], face: Kept, templates: Templates, screened: Mapping[str, float]) -> Sample:
+    ordinal, slot = place
     compared = templates.identity_measures(face.embedding_E[None], [ordinal])[0]
     return Sample(
-        key=minted_key(ordinal, face.slot, 0),
+        key=minted_key(ordinal, slot, 0),
         identity=ordinal,
-        slot=face.slot,
+        slot=slot,
         attempt=0,
         conditions={},
         measures={**face.measures, **screened, **compared},

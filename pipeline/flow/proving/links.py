@@ -16,12 +16,13 @@ from pipeline.domain.cones import VECTOR_COS
 from pipeline.domain.cosines import exact_cos
 from pipeline.domain.errors import FacemintError, StoreError
 from pipeline.domain.manifest import Manifest, Receipt, audit_path, canonical_json, segment_path, sha256_hex
+from pipeline.domain.privacy import is_private, without_private
 from pipeline.domain.records import Float32, Identity
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.twins import PREFIX as TWIN
 from pipeline.domain.twins import is_twin, number_of, parent_of
 from pipeline.domain.unit import Stage
-from pipeline.flow.commit import enrolled_paths
+from pipeline.flow.commit import enrolled_paths, is_enrolled
 from pipeline.flow.judge import OWN
 from pipeline.flow.proving.proof import Asked, Check, Link, Witness, equal
 from pipeline.flow.sidecars import side_car_records
@@ -95,7 +96,8 @@ def keys_link(row: Row, asked: Asked, candidate: int | None) -> Link:
 def find_identity(witness: Witness, ordinal: int, generation: int) -> tuple[Identity | None, str, str]:
     """Return an enrolled identity, the file that it stands in, and the name of its vector's space."""
     paths = enrolled_paths(witness.store, generation + 1)
-    named = [f.path for r in witness.ledger.receipts.values() if r.unit["stage"] == "enrolled" for f in r.files]
+    closed = (r for r in witness.ledger.receipts.values() if r.unit["stage"] == "enrolled")
+    named = [f.path for r in closed for f in r.files if is_enrolled(f.path)]
     gone = [path for path in named if witness.store.size(path) is None]
     trouble = f"no identity {ordinal} in {', '.join(paths) or 'any file'}"
     trouble += f"; missing: {', '.join(gone)}" if gone else ""
@@ -114,7 +116,7 @@ def find_identity(witness: Witness, ordinal: int, generation: int) -> tuple[Iden
 def identity_link(witness: Witness, identity: Identity, path: str, space: str, *, probed: bool = True) -> Link:
     """Return who an enrolled identity is, tied to the receipt of its enrolment and to the probes that admitted it.
 
-    Not `probed` are those of a merged dataset, whose probes stayed with its source.
+    Not `probed` are those of a merged dataset, whose probes stayed with its source, and real people.
     """
     facts: dict[str, Any] = {
         "ordinal": identity.ordinal,
@@ -144,7 +146,7 @@ def identity_link(witness: Witness, identity: Identity, path: str, space: str, *
 
 def _enrolled_receipt(path: str) -> str:
     """Return the receipt of a file of enrolled identities: `receipts/enrolled-g0.json` of `enrolled/g0.parquet`."""
-    return f"receipts/enrolled-{path.removeprefix('enrolled/').removesuffix('.parquet')}.json"
+    return f"receipts/enrolled-{without_private(path).removeprefix('enrolled/').removesuffix('.parquet')}.json"
 
 
 def _proposed(receipt: Receipt, candidate: int) -> bool:
@@ -220,6 +222,7 @@ def unit_link(witness: Witness, receipt: Receipt) -> Link:
         **{k: run[k] for k in ("host", "device_kind", "run", "start_s", "end_s") if k in run},
     }
     paths = [segment_path(receipt.name, suffix) for suffix in ("tar", "parquet")]
+    paths += [f.path for f in receipt.files if is_private(f.path)]
     checks = [*witness.of_record(receipt.path), *(witness.named(receipt, path) for path in paths)]
     return Link(f"unit in {receipt.path}", facts, tuple(checks))
 
@@ -228,8 +231,9 @@ def audit_link(
     witness: Witness, unit: str, key: str, place: tuple[int, int] | None, auditor: Mapping[str, Any]
 ) -> Link:
     """Return that the unit was read again before it was published, by which auditor, and where it found the image."""
-    path = audit_path(unit)
     receipt = witness.ledger.receipts.get(f"{Stage.AUDIT.value}-{unit}")
+    # of real people it lies under `private/`
+    path = next((f.path for f in receipt.files), audit_path(unit)) if receipt is not None else audit_path(unit)
     if receipt is None:
         return Link(f"audit in {path}", {}, (Check(path, False, "no receipt of an audit of this unit"),))
     run = dict(receipt.run)

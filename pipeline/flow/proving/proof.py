@@ -113,6 +113,11 @@ class Witness:
         """Return the versions whose files are there, oldest first."""
         return [m for v, m in self.ledger.manifests.items() if v not in self.ledger.retired]
 
+    @property
+    def real(self) -> bool:
+        """Return whether the images are photographs of real people, which nothing generated."""
+        return self.ledger.curated
+
     def digest(self, path: str) -> tuple[str, int] | None:
         """Return SHA-256 and size of a stored file; None where it is missing or cannot be read."""
         if path not in self._digests:

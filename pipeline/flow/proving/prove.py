@@ -23,6 +23,7 @@ from pipeline.domain.unit import Stage
 from pipeline.flow.erase.journal import FINISH, unfinished
 from pipeline.flow.ledger import unit_of
 from pipeline.flow.merging.proof import source_link
+from pipeline.flow.proving.inputs import input_link
 from pipeline.flow.proving.links import (
     added_link,
     audit_link,
@@ -53,6 +54,11 @@ def prove(witness: Witness, key: str) -> Proof:
     """
     _require_form(key)
     _require_kept(witness, key)
+    if witness.real and witness.ledger.bare:
+        raise UserError(
+            f"{witness.store.uri}: this copy has no private/, where a photograph's numbers and its input stand; prove "
+            "it with the dataset that it was copied from"
+        )
     indexed, troubles = _indexed(witness, key)
     receipt, row, keys = _made(witness, key, {r.segment for _, r in indexed})
     if receipt is None:
@@ -83,13 +89,15 @@ def prove(witness: Witness, key: str) -> Proof:
         judged = who if source is None or not source.judge else None
         links.append(candidate_link(row, asked if source is None else None, judged, table))
         links += [_preview_link(witness, receipt, key)] if not row["accepted"] else []
-        if asked is not None and source is None:
+        if asked is not None and source is None and not witness.real:
             links.append(keys_link(row, asked, who.candidate if who else None))
     links.append(
-        identity_link(witness, who, path, space, probed=source is None)
+        identity_link(witness, who, path, space, probed=source is None and not witness.real)
         if who
         else Link("identity", {}, (Check("row", False, path),))
     )
+    if witness.real and witness.tables is not None:
+        links.append(input_link(witness, witness.tables, generation, key))
     if source is not None and witness.tables is not None:
         links.append(source_link(witness, witness.tables, generation, source, key, sha256))
     published = [manifest for manifest, _ in indexed]
@@ -294,6 +302,8 @@ def _image_link(
     checks = [equal("place", (r.offset, r.length), place, "in the tar's headers") for r in rows[-1:]]
     whole = data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
     checks.append(Check("JPEG", whole, "begins and ends as one" if whole else "does not begin and end as one"))
+    if witness.real:
+        return Link(f"image in {path}", facts, tuple(checks)), place
     marked = stated is not None and stated.rpartition("/")[2] == GENERATED
     said = f"its XMP says {GENERATED}" if marked else f"its XMP says {stated}" if stated else "no XMP says what made it"
     checks.append(Check("marked as generated", marked, said))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.adapters.generators.vec2face.network import Masks, Vec2FaceNetwork
     from pipeline.adapters.generators.vec2face.optimisation import Optimised
     from pipeline.adapters.generators.vec2face.pose import PoseModel
-    from pipeline.adapters.generators.vec2face.scorers import Scorer
+    from pipeline.adapters.generators.vec2face.scorers import Scorer, Wanted
     from pipeline.domain.weights import Weights
 
 POSE = ("yaw_deg", "pitch_deg")
@@ -98,26 +98,28 @@ class Vec2Face:
         """Return pictures_NCHW, float32, nominally in -1..1; of a trial, what two rounds of optimisation make of it."""
         import torch
 
+        from pipeline.adapters.generators.vec2face.scorers import Wanted
+
         noise = noise_NCHW.reshape(len(vectors_ND), NOISE)
         sigma = [c.get(VECTOR_SIGMA, 0.0) for c in conditions]
         vectors = moved(vectors_ND, sigma, noise[:, 1 + TOKENS :]).astype(np.float32)
         start, masks = torch.from_numpy(vectors).to(self._device), self._masks(noise, conditions)
+        own = torch.from_numpy(vectors_ND).to(self._device)
         with _plain_arithmetic(self._device, tf32=self._options.tf32):
             pose = self._pose(conditions)
             if self._options.optimise is not None:
                 most = min(2, self._options.optimise.iterations) if trial else self._options.optimise.iterations
-                return self._optimised(start, masks, pose, conditions, most).pictures_NCHW
+                return self._optimised(start, masks, pose, Wanted(own, conditions), most).pictures_NCHW
             with torch.inference_mode():
                 made: Tensor = self._forward(start.to(self._dtype), masks, pose)
                 # graphs of CUDA write the next batch where this one lies
                 return made.float().clone() if self._options.compile == "cuda-graphs" else made.float()
 
     def _optimised(
-        self, start_ND: Tensor, masks: Masks, pose_N1W: Tensor | None, conditions: Sequence[Conditions], most: int
+        self, start_ND: Tensor, masks: Masks, pose_N1W: Tensor | None, wanted: Wanted, most: int
     ) -> Optimised:
         """Return what attribute optimisation makes of vectors."""
         from pipeline.adapters.generators.vec2face.optimisation import optimise
-        from pipeline.adapters.generators.vec2face.scorers import Wanted
 
         asked, network = self._options.optimise, self._network
         assert asked is not None
@@ -130,7 +132,7 @@ class Vec2Face:
             render,
             self.scorers,
             start_ND,
-            Wanted(start_ND, conditions),
+            wanted,
             iterations=most,
             rate=asked.rate,
             rows=min(asked.rows, len(start_ND)),
@@ -281,22 +283,24 @@ def _trial(rows: int, names: Sequence[str], order: Sequence[int] | None = None) 
 
 @contextmanager
 def _plain_arithmetic(device: torch.device, *, tf32: bool) -> Iterator[None]:
-    """Hold an NVIDIA GPU to float32 products that are float32, or let it round their factors; a CPU has no choice."""
+    """Hold an NVIDIA GPU to one order of sums, and to float32 products unless it may round their factors.
+
+    A CPU has no choice.
+    """
     import torch
 
     if device.type != "cuda":
         yield
         return
-    backends: Any = torch.backends
-    parts = (backends.cuda.matmul, backends.cudnn.conv)
-    before = [part.fp32_precision for part in parts]
-    for part in parts:
-        part.fp32_precision = "tf32" if tf32 else "ieee"
-    try:
-        yield
-    finally:
-        for part, was in zip(parts, before, strict=True):
-            part.fp32_precision = was
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    # torch refuses to mix its two sets of these switches, and what compiles reads this older one
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+        matmul.allow_tf32 = tf32
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before
 
 
 __all__ = ["VECTOR_SIGMA", "Vec2Face", "Vec2FacePlus"]

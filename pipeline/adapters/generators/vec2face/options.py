@@ -179,10 +179,12 @@ class Vec2FaceOptions(Node):
 
     @property
     def digest(self) -> str:
-        """Return one digest for all weights that decide pixels, without touching a file.
+        """Return one digest for all weights that decide pixels, without touching a file: of one file, that file's own.
 
         A reference that states no digest counts with its address: whoever starts a run states it first.
         """
+        if self.optimise is None and self.weights.sha256 is not None:
+            return self.weights.sha256
         named = {"network": self.weights}
         if self.optimise is not None:
             goals = {"identity": self.optimise.identity, "quality": self.optimise.quality}

@@ -28,7 +28,7 @@ class Wanted:
     """What rows were asked to be.
 
     Attributes:
-        vectors_ND: the identity vectors that the pictures were asked for, before any optimisation.
+        vectors_ND: the vectors handed in: the identities' own, not what noise and optimisation make of them.
         conditions: of each row.
     """
 
