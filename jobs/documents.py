@@ -65,7 +65,7 @@ def _facts(parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[s
         "calibrations": {
             role: _calibration_facts(recogniser.calibration)
             for role, recogniser in recognisers.items()
-            if recogniser.calibration.measured_anything
+            if "sample/sample" in recogniser.calibration.pairs
         },
         "use": manifest.use,
         "licence": _licence(manifest),

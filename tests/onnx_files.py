@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-IR_VERSION, OPSET, FLOAT = 8, 13, 1
+IR_VERSION, OPSET, FLOAT, INT64 = 8, 13, 1, 7
 Shape = Sequence[int | str]
 
 
@@ -35,8 +35,10 @@ def _value(name: str, shape: Shape) -> bytes:
 
 
 def _tensor(name: str, array: np.ndarray) -> bytes:
-    dims = b"".join(_field(1, n) for n in array.shape)
-    return dims + _field(2, FLOAT) + _field(8, name) + _field(9, np.ascontiguousarray(array, "<f4").tobytes())
+    whole = array.dtype.kind == "i"
+    dims, kind = b"".join(_field(1, n) for n in array.shape), INT64 if whole else FLOAT
+    raw = np.ascontiguousarray(array, "<i8" if whole else "<f4").tobytes()
+    return dims + _field(2, kind) + _field(8, name) + _field(9, raw)
 
 
 def _attribute(name: str, value: int | float | Sequence[int]) -> bytes:

@@ -124,10 +124,18 @@ def _ray_job_spec(job: Job, name: str, config: str) -> k.RayJobSpec:
         ),
         ttl_seconds_after_finished=600,
         # a lost head is a lost driver: the next cluster goes on from what is committed
-        backoff_limit=2,
+        backoff_limit=0 if _is_limited(job) else 2,
         active_deadline_seconds=_seconds(compute),
         ray_cluster_spec=ray_cluster(job, name, config),
     )
+
+
+def _is_limited(job: Job) -> bool:
+    """Return whether a run has a budget or a deadline: KubeRay takes status 6 for a failure, and a try more would
+    spend the budget once more.
+    """
+    limits = (job.compute.deadline, *job.compute.budget.model_dump().values())
+    return any(x is not None for x in limits) or any(a.startswith(("--budget", "--deadline")) for a in job.arguments)
 
 
 def ray_cluster(job: Job, name: str, config: str) -> k.RayClusterSpec:
@@ -136,7 +144,7 @@ def ray_cluster(job: Job, name: str, config: str) -> k.RayClusterSpec:
     head = k.Container(
         name="ray-head",
         image=_image(job),
-        env=_env(),
+        env=_env(compute),
         env_from=_env_from(compute),
         resources=_resources(_number(its.head_cpus), _gib(its.head_memory_gib)),
         volume_mounts=_mounts(compute),
@@ -146,7 +154,7 @@ def ray_cluster(job: Job, name: str, config: str) -> k.RayClusterSpec:
     worker = k.Container(
         name="ray-worker",
         image=_image(job),
-        env=_env(),
+        env=_env(compute),
         env_from=_env_from(compute),
         resources=_worker_resources(compute),
         volume_mounts=_mounts(compute),
@@ -244,11 +252,20 @@ def _mounts(compute: Compute) -> tuple[k.VolumeMount, ...]:
     return tuple(mounts)
 
 
-def _env() -> tuple[k.EnvVar, ...]:
+def _env(compute: Compute) -> tuple[k.EnvVar, ...]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return tuple(
-        k.EnvVar(name=name, value=value) for name, value in {**threads, "RAY_USAGE_STATS_ENABLED": "0"}.items()
+        k.EnvVar(name=name, value=value)
+        for name, value in {**threads, **_models(compute), "RAY_USAGE_STATS_ENABLED": "0"}.items()
     )
+
+
+def _models(compute: Compute) -> dict[str, str]:
+    """Return where weights are; a folder that every pod has of its own is empty at first, and filled by its run."""
+    if compute.model_cache is None:
+        return {}
+    empty = {} if compute.kubernetes.cache_claim else {"FACEMINT_FETCH": "1"}
+    return {"FACEMINT_MODELS": compute.model_cache, **empty}
 
 
 def _env_from(compute: Compute) -> tuple[k.EnvFrom, ...] | None:

@@ -150,11 +150,12 @@ class _Lines:
 
 
 def _submission(job: Job, number: int) -> dict[str, Any]:
+    models = {"FACEMINT_MODELS": job.compute.model_cache} if job.compute.model_cache else {}
     return {
         "submission_id": job.attempt(number),
         "entrypoint": job.entrypoint(RECIPE, address="auto"),
         # Ray kills three seconds after it asked; a drain takes longer
-        "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S)}},
+        "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S), **models}},
         "metadata": {"facemint_out": job.out, "facemint_submission": job.name},
     }
 

@@ -138,6 +138,7 @@ def batch_script(job: Job, number: int, place: Path) -> str:
         qos=compute.slurm.qos,
         constraint="&".join(v for v in compute.node_labels.values() if v),
         warning_s=compute.slurm.warning_s,
+        model_cache=compute.model_cache,
         setup=compute.slurm.setup,
         ray=ray,
         command=command,

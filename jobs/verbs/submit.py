@@ -93,7 +93,7 @@ def submit(
 
     # an address is where to submit to, and no part of what is submitted
     steps = wiring.grown(set_ or [], out)
-    loaded = wiring.load_recipe(recipe, [*steps, *compute_overrides(None, workers, None)])
+    loaded = wiring.load_recipe(recipe, [*steps, *compute_overrides(None, workers, None)], unfetched=True)
     runs = shlex.split(program) if program else [sys.executable, "-m", "jobs.cli"] if on is On.LOCAL else ["facemint"]
     place = out if "://" in out else str(Path(out).absolute())
     busy = if_busy or (IfBusy.OK if schedule is not None else IfBusy.WAIT)

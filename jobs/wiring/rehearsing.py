@@ -14,7 +14,7 @@ from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
 from jobs.wiring.parts import build, check_parts, filter_builders, full_model, load, targets_of
 from jobs.wiring.pinning import FORMULA, is_reference
-from pipeline.domain.errors import FacemintError, UserError
+from pipeline.domain.errors import FacemintError, RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def rehearsed(raw: Mapping[str, Any], where: str, compute: Sequence[str] = ()) -
     Raises:
         RecipeError: the recipe has a mistake, or a part cannot be built even by formula.
     """
+    if not isinstance(raw, Mapping) or raw.get("kind") != "generate":
+        raise RecipeError(f"{where}: --rehearse is for recipes of kind: generate, whose weights it makes up")
     plain = {**raw, **{role: _uncalibrated(raw.get(role)) for role in ("judge", "auditor") if role in raw}}
     if isinstance(raw.get("leakage"), Mapping):
         plain["leakage"] = {k: _uncalibrated(v) if k == "screening" else v for k, v in raw["leakage"].items()}

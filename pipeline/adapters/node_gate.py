@@ -29,14 +29,23 @@ def first_alone(key: str, folder: Path | None = None) -> Iterator[bool]:
         folder: of this node, where the gates are; by default one of this user's among the temporary files.
     """
     place = folder or Path(tempfile.gettempdir()) / f"facemint-{os.getuid()}"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    done = place / f"{key}.loaded"
-    with FileLock(place / f"{key}.lock"):
-        if not _is_fresh(done):
+    done, lock = place / f"{key}.loaded", FileLock(place / f"{key}.lock")
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        # a folder that cannot be written keeps nobody from working
+        yield True
+        return
+    try:
+        first = not _is_fresh(done)
+        if first:
             yield True
             done.touch()
-            return
-    yield False
+    finally:
+        lock.release()
+    if not first:
+        yield False
 
 
 def _is_fresh(done: Path) -> bool:

@@ -116,7 +116,7 @@ class Calibration:
     @property
     def measured_anything(self) -> bool:
         """Return whether any rate is known."""
-        return bool(self.pairs)
+        return bool(self.pairs or self.one_to_many)
 
     def kind(self, *, probe_images: int, reference_images: int) -> str:
         """Return the calibrated unit for templates of these sizes: the largest calibrated k that they reach.
@@ -180,7 +180,7 @@ class Calibration:
         return float(np.interp(quantile, block.quantile, block.cos)), block.n
 
     def _require_any(self) -> None:
-        if not self.pairs:
+        if not self.measured_anything:
             raise CalibrationError(
                 f"recogniser {self.space.name}: is not calibrated, and no threshold can be given as a rate; "
                 f"{self.source}"

@@ -18,11 +18,12 @@ NOT_FINGERPRINTED = (
     "kind", "name", "use", "auditor", "exports", "previews", "compute", "balance", "rounds",
     "identities.count", "identities.images_per_identity", "enrol.reserve", "enrol.rounds", "enrol.budget",
     "identities.bank.path", "identities.sampler.path",  # their digests are, as those of components
-    "identities.map.path", "align.detector.path", "sources", "curate.review",
+    "identities.map.path", "align.detector.path", "align.detector.licence", "align.detector.commercial",
+    "sources", "curate.review",
     "identities.sampler.licence", "identities.sampler.real_people", "identities.sampler.lawful_basis",
 )  # fmt: skip
-NO_BYTES = (".stop_above",)
-"""Options of a filter that say when a run stops, and change nothing about a sample."""
+NO_BYTES = (".stop_above", ".device")
+"""Options that say when a run stops, and on what a model computes: the device kind, which receipts state, says that."""
 ABSENT: Mapping[str, Any] = {
     "twins": [], "align": None, "identities.map": None, "enrol.mode": "refuse", "rehearsal": False,
 }  # fmt: skip

@@ -32,7 +32,7 @@ from pipeline.execute.generations import (
     stored_recipe,
 )
 from pipeline.execute.mending import check_devices, mend, missing_receipts, require_receipts
-from pipeline.execute.run import Published, export_version, open_books, publish_rows
+from pipeline.execute.run import Published, export_version, made_again, open_books, publish_rows
 from pipeline.execute.session import Session, work
 from pipeline.execute.settling import Reviewed, settle, what_stands
 from pipeline.flow.audit import plan_audit
@@ -79,7 +79,8 @@ def curate(session: Session, kit: Kit, asked: Reviewed | None = None) -> Publish
             lost = books.lost()
             stands = step.published is not None and not lost and not missing_receipts(books, step.published)
             stands = stands and is_whole(session.parts.store, step.published)
-            manifest = step.published if step.published and stands else _curated(session, kit, books, step, reviewed)
+            again = made_again(session, books, step) if step.published and not stands else None
+            manifest = (step.published if stands else again) or _curated(session, kit, books, step, reviewed)
             if manifest is None:
                 return None
             return Published(manifest, export_version(session, manifest), stands)
@@ -101,9 +102,15 @@ def find_curation(parts: Parts, kit: Kit) -> Step:
         raise StoreError(f"{store.uri}: {recipe_path(gone[0])} is missing; restore it from a copy")
     if newest < 0:
         return Step(0)
-    require_same_fingerprint(store, parts.prints, read_step(store, newest), newest)
+    there = read_step(store, newest)
+    require_same_fingerprint(store, parts.prints, there, newest)
     published = next((m for m in reversed(manifests) if m.generation == newest), None)
     parent = next((m for m in reversed(manifests) if m.generation < newest), None)
+    if published is None and there.get("rejudges"):
+        raise PlanMismatchError(
+            f"{store.uri}: generation {newest} judges again and is not published; run the same `facemint refilter` "
+            "command again, then curate"
+        )
     if published is None:
         return Step(newest, parent)
     seen = earlier(kit, parts, newest + 1)

@@ -241,6 +241,11 @@ def images_of(recipe: Recipe | Mapping[str, Any]) -> int:
     return int(recipe["identities"]["images_per_identity"])
 
 
+def step_at(store: Store, number: int) -> Step:
+    """Return a step that was begun, as its file and the versions say."""
+    return _step(store, number, [read_manifest(store, v) for v in versions(store)])
+
+
 def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
     published = next((m for m in reversed(manifests) if m.generation == number), None)
     parent = next((m for m in reversed(manifests) if m.generation < number), None)

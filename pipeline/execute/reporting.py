@@ -112,7 +112,7 @@ def gather(
             "plan_digest": manifest.plan_digest, "counts": manifest.counts, "figures": manifest.figures,
             "models": manifest.models, "use": manifest.use,
         },
-        recipe=recipe if live else _deciding(recipe),
+        recipe=_placeless(recipe if live else _deciding(recipe)),
         models=_models(manifest, known),
         funnel=_funnel(manifest, found),
         curves=alike.curves,
@@ -124,6 +124,13 @@ def gather(
         provenance=tuple(provenance_of(store, manifest, steps, subject.made if live else {})),
         not_measured=(*alike.lacking, *unseen, *_not_measured(manifest, found, recipe)),
     )  # fmt: skip
+
+
+def _placeless(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the places from which photographs come: they are told under `private/` alone."""
+    if "sources" not in recipe:
+        return dict(recipe)
+    return {**recipe, "sources": [{k: v for k, v in node.items() if k != "path"} for node in recipe["sources"]]}
 
 
 def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:

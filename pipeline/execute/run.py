@@ -29,6 +29,7 @@ from pipeline.execute.generations import (
     is_begun,
     read_step,
     rejudging_step,
+    step_at,
 )
 from pipeline.execute.making import make
 from pipeline.execute.mending import check_devices, mend, missing_receipts, require_receipts
@@ -137,6 +138,23 @@ def past_for(parts: Parts, step: Step, books: Books) -> Past:
     available.update(m.cell for m in past.reserve)
     quota_within(parts.targets, parts.recipe.identities.count, available, past.published)
     return past
+
+
+def made_again(session: Session, books: Books, step: Step) -> Manifest | None:
+    """Write what a published version of a curated dataset lacks that judged again, or left out what was erased.
+
+    Returns None where the version is one of curating itself.
+    """
+    store = session.parts.store
+    mine = step_at(store, step.number)
+    if not (mine.rejudges or mine.erases) or session.under is None:
+        return None
+    # its own recipe says how many there are; that of the run leaves it to cleaning
+    before = session.under(read_step(store, step.number)["recipe"])
+    try:
+        return _made(before, books, mine)
+    finally:
+        before.executor.close()
 
 
 def _made(session: Session, books: Books, step: Step) -> Manifest:

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.domain.leakage import JUDGE
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, sha256_hex
 from pipeline.domain.records import Cell, unit_rows
-from pipeline.domain.review import Decisions, Line, written
+from pipeline.domain.review import Decisions, Line, decisions_of, written
 from pipeline.domain.unit import Stage, Unit
 from pipeline.execute.figures import tally
 from pipeline.execute.session import Session, forget_unplanned
@@ -35,7 +35,7 @@ from pipeline.flow.curating.outcomes import (
     refused_before,
 )
 from pipeline.flow.curating.people import Between, Provisional, Standing, between, read_provisional
-from pipeline.flow.curating.review import Item, pictured, queue_of, queue_path
+from pipeline.flow.curating.review import Item, log_path, pictured, queue_of, queue_path
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, published_templates
 
@@ -56,8 +56,8 @@ class Reviewed:
 
     @property
     def digest(self) -> str:
-        """Return the digest of what was given back; empty where nothing was."""
-        return sha256_hex(self.table) if self.table else ""
+        """Return the digest of what was decided; empty where nothing was."""
+        return sha256_hex(self.decisions.log()) if self.decisions else ""
 
 
 def what_stands(parts: Parts, kit: Kit, step: Step, past: Past) -> Before:
@@ -109,13 +109,23 @@ def settle(
     ingest: Sequence[Unit],
     clean: Sequence[Unit],
 ) -> None:
-    """Decide who is whom, write it, and close the generation's enrolment; done already, it costs nothing."""
+    """Decide who is whom, write it, and close the generation's enrolment; done already, it costs nothing.
+
+    Raises:
+        UserError: decisions that are about another dataset, or contradict each other.
+    """
     parts, name = session.parts, enrolled_receipt_name(step.number)
     if books.has(name):
         if not reviewed.table or books.known[name].unit["curated"]["decisions"] == reviewed.digest:
             return
-        books.drop(name, "people decided otherwise", again=False)
+        _keep_given(parts, step, reviewed)
+        # what was written of who was whom goes first: a run that is killed here decides anew before it writes
         forget_unplanned(books, Stage.MAKE, step.number, ())
+        books.drop(name, "people decided otherwise", again=False)
+    elif reviewed.table:
+        _keep_given(parts, step, reviewed)
+    else:
+        reviewed = _given_before(parts, step, reviewed)
     session.observer.event("stage", name="between identities", total=1, done=0)
     asked = curation(parts)
     limits = limits_of(parts.judge, asked.clean)
@@ -133,7 +143,7 @@ def settle(
         kit.tables.write(parts.store, identities_path(step.number), IDENTITY_COLUMNS, decided.people),
     ]
     lines = queue_of(case, decided.faces, asked.review)
-    files += _queue(session, kit, step, lines, pictured(case, decided.faces, lines, step.number), reviewed)
+    files += _queue(session, kit, step, lines, pictured(case, decided.faces, lines, step.number), reviewed.decisions)
     if decided.identities:
         path = enrolled_path(step.number, private=True)
         files.append(parts.segments.write_identities(parts.store, path, decided.identities, parts.judge.space))
@@ -143,19 +153,34 @@ def settle(
     session.observer.event("step")
 
 
+def _keep_given(parts: Parts, step: Step, reviewed: Reviewed) -> None:
+    """Keep what was given back until its generation is settled, so that a run that is killed loses no decision."""
+    parts.guard()
+    parts.store.put(queue_path(step.number, "given.csv"), reviewed.table)
+
+
+def _given_before(parts: Parts, step: Step, reviewed: Reviewed) -> Reviewed:
+    """Return what was given to a run that was killed before it had settled anything by it."""
+    path = queue_path(step.number, "given.csv")
+    if parts.store.size(path) is None:
+        return reviewed
+    table = parts.store.get(path)
+    return Reviewed(decisions_of(table, path), table, reviewed.hold)
+
+
 def _queue(
-    session: Session, kit: Kit, step: Step, lines: Sequence[Line], items: Sequence[Item], reviewed: Reviewed
+    session: Session, kit: Kit, step: Step, lines: Sequence[Line], items: Sequence[Item], decisions: Decisions
 ) -> list[FileEntry]:
-    """Write the review queue, its page, and the decisions that were given back."""
-    parts = session.parts
-    held = {queue_path(step.number, "csv"): written(lines)}
-    held[queue_path(step.number, "html")] = kit.review_page(parts.recipe.name, items)
-    if reviewed.table:
-        held[queue_path(step.number, "decisions.csv")] = reviewed.table
+    """Write the review queue and its page, and what was decided; return the file that stays, which is the last."""
+    parts, name = session.parts, session.parts.recipe.name
+    table, log = queue_path(step.number, "csv"), log_path(step.number)
+    held = {table: written(lines), queue_path(step.number, "html"): kit.review_page(name, items, table)}
+    if decisions:
+        held[log] = decisions.log()
     for path, data in held.items():
         parts.guard()
         parts.store.put(path, data)
-    return [FileEntry(path, sha256_hex(data), len(data)) for path, data in held.items()]
+    return [FileEntry(log, sha256_hex(held[log]), len(held[log]))] if decisions else []
 
 
 def _closing(

@@ -73,3 +73,11 @@ def test_what_was_loaded_long_ago_is_loaded_alone_again(tmp_path: Path, monkeypa
         assert first
     with first_alone("other", tmp_path) as first:
         assert first
+
+
+def test_a_folder_that_cannot_be_had_keeps_nobody_from_loading(tmp_path: Path) -> None:
+    """A file lies where the gates should be: everybody loads at once, and nothing is raised."""
+    (tmp_path / "taken").write_text("")
+    for _ in range(2):
+        with first_alone("k", tmp_path / "taken") as first:
+            assert first

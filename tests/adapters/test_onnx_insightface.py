@@ -14,11 +14,11 @@ from pipeline.adapters.onnx.insightface import (
     InsightFaceRecogniser,
     InsightFaceRecogniserOptions,
 )
-from pipeline.adapters.onnx.packs import DETECTOR, RECOGNISER, pack_file
+from pipeline.adapters.onnx.packs import DETECTOR, RECOGNISER, SCRFD_WIDTHS, pack_file
 from pipeline.adapters.onnx.recogniser import OnnxRecogniser, OnnxRecogniserOptions
 from pipeline.adapters.onnx.scrfd import Scrfd, ScrfdOptions
 from pipeline.domain.errors import UserError
-from tests.onnx_files import colours
+from tests.onnx_files import colours, model, node
 from tests.photographs import ASSETS, SCRFD, aligned, lfw, pixels
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -44,6 +44,28 @@ def test_a_recogniser_is_known_by_its_shapes(tmp_path: Path) -> None:
     chosen = InsightFaceRecogniser(InsightFaceRecogniserOptions(path=str(tmp_path), file="e_foreign.onnx"))
     assert chosen.space.dimensions == 512
     assert chosen.space.name == "insightface-e_foreign"
+
+
+def test_a_detector_for_one_size_is_used_at_that_size(tmp_path: Path) -> None:
+    """A model with a fixed input, and a batch axis on its outputs, runs at its own size; another one is refused."""
+    widths = dict(zip("abcdefghi", SCRFD_WIDTHS, strict=True))
+    nodes = [node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0)]
+    nodes += [node("MatMul", ["mean", f"w{k}"], [f"flat{k}"]) for k in widths]
+    # outputs of shape (1, anchors, width): every anchor has the same score
+    nodes += [node("MatMul", [f"ones{k}", f"flat{k}"], [f"rows{k}"]) for k in widths]
+    nodes += [node("Unsqueeze", [f"rows{k}", "axis"], [k]) for k in widths]
+    anchors = {k: 2 * (64 // (8, 16, 32)[n % 3]) ** 2 for n, k in enumerate(widths)}
+    constants: dict[str, np.ndarray] = {f"w{k}": np.full((3, w), 0.3) for k, w in widths.items()}
+    constants |= {f"ones{k}": np.ones((count, 1)) for k, count in anchors.items()} | {"axis": np.array([0])}
+    outputs = {k: (1, anchors[k], w) for k, w in widths.items()}
+    (tmp_path / "det.onnx").write_bytes(model(nodes, {"x": (1, 3, 64, 64)}, outputs, constants))
+    found = InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path), size_px=64)).detect(
+        np.full((64, 64, 3), 255, np.uint8)
+    )
+    assert len(found) > 0
+    np.testing.assert_allclose(found.scores_K, 0.9 * 127.5 / 128, atol=1e-3)
+    with pytest.raises(UserError, match="takes pictures of 64 x 64 px alone; size_px is 320"):
+        InsightFaceDetector(InsightFaceDetectorOptions(path=str(tmp_path)))
 
 
 def test_a_folder_without_models_is_one_line(tmp_path: Path) -> None:

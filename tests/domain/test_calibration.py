@@ -243,3 +243,17 @@ def test_template_size_needs_people_with_more_images() -> None:
 
     with pytest.raises(CalibrationError, match="template size 4 needs identities with more than 4 images; got 0"):
         calibrate(SPACE, "made-up people", emb, labels, template_sizes=(4,))
+
+
+def test_without_a_calibration_cosines_are_compared_and_rates_are_refused() -> None:
+    """A recogniser that nobody calibrated knows no rate, and whoever asks for one is told what to do."""
+    space = Space("bare", "a" * 64, "arcface-112", "unit", 4)
+    none = Calibration.none(space, "run facemint calibrate")
+    assert not none.measured_anything
+    for ask in (
+        lambda: none.kind(probe_images=1, reference_images=1),
+        lambda: none.threshold_cos(1e-2, "sample/sample"),
+        lambda: none.one_to_many_cos(1e-2, 10, "sample/sample"),
+    ):
+        with pytest.raises(CalibrationError, match="bare: is not calibrated.*run facemint calibrate"):
+            ask()

@@ -10,11 +10,13 @@ from jobs.wiring.parts import aligner_of, build
 from pipeline.adapters.sketch import SketchFinder, SketchScene, SketchSceneOptions
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import RecipeError
+from pipeline.domain.fingerprint import prints_of
 from pipeline.domain.manifest import Receipt
-from pipeline.domain.recipe import Recipe
+from pipeline.domain.recipe import Recipe, parse_recipe
 from pipeline.execute.run import refilter
 from pipeline.flow.aligning import NO_FACE, aligned, usual_points
 from pipeline.flow.versions import published_rows
+from tests.recipes import sketch_recipe
 from tests.worlds import Silent, bytes_of, mint, sketches
 
 ALIGN = {"detector": {"use": "sketch"}}
@@ -114,6 +116,13 @@ def test_an_aligner_is_fingerprinted_and_its_absence_is_not() -> None:
     plain, cut = wiring.prints_of(sketches()), wiring.prints_of(sketches(align=ALIGN))
     assert not [k for k in plain.fields if k.startswith(("align", "model.align"))]
     assert {"align.detector.use", "align.choice", "model.align.sha256", "model.align.epoch"} <= cut.fields.keys()
+    looked = {"detector": {"use": "scrfd", "path": "here.onnx"}}
+    raw = sketch_recipe(generator={"use": "sketch-scene"}, align=looked)
+    fields = [
+        prints_of(parse_recipe(wiring.full_model(), {**raw, "align": {"detector": detector}}, "test"), {}).fields
+        for detector in (looked["detector"], {**looked["detector"], "path": "there.onnx", "licence": "mine"})
+    ]
+    assert fields[0] == fields[1]  # its digest, on its card, says which it is
     central = wiring.prints_of(sketches(align={**ALIGN, "choice": "central"}))
     assert len({p.fingerprint for p in (plain, cut, central)}) == 3
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.adapters.stores import LocalStore
-from tests.end_to_end.commands import larger_recipe, receipts_in, require_undisturbed, start, wait_for
+from tests.end_to_end.commands import larger_recipe, receipts_in, require_undisturbed, run, start, wait_for
 from tests.infra.slurm import slurm, why_not
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak]
@@ -78,6 +78,28 @@ def test_a_job_that_is_queued_again_ends_as_if_nothing_had_happened(
     assert re.search(r"Restarts=1\b", shown.stdout), shown.stdout
     assert before < receipts_in(out), "it was over before it was disturbed"
     require_undisturbed(LocalStore(out), COUNT, IMAGES)
+
+
+def test_the_tiny_recipe_survives_being_queued_again(running: dict[str, str], tmp_path: Path) -> None:
+    """The shipped recipe, smaller, on phantoms: queued again once in the middle, its digest is that of a run by hand."""
+    fewer = ("--set", "identities.count=6", "--set", "identities.images_per_identity=3")
+    path = f"export PATH={Path(sys.executable).parent}:$PATH"
+    compute = ("--set", "compute.workers_per_node=2", "--workers", "2", "--set", f"compute.slurm.setup=['{path}']")
+    by_hand, out = tmp_path / "by-hand", tmp_path / "set"
+    words = [sys.executable, "-m", "jobs.cli"]
+    alone = [*words, "generate", "tiny", "--out", str(by_hand), *fewer, "--executor", "inline", "--json"]
+    assert run(alone, **running)[0] == 0
+    process = start([*words, "submit", "tiny", "--out", str(out), "--on", "slurm", *fewer, *compute], **running)
+    wait_for(lambda: receipts_in(out) >= 2, process)
+    number = queue_number(Path(running["FACEMINT_JOBS"]))
+    subprocess.run(["scontrol", "requeue", number], env=running, check=True, capture_output=True)
+    _, errors = process.communicate(timeout=280)
+
+    assert process.returncode == 0, errors
+    shown = subprocess.run(["scontrol", "show", "job", number], env=running, check=True, capture_output=True, text=True)
+    assert re.search(r"Restarts=1\b", shown.stdout), shown.stdout
+    digests = [json.loads((place / "versions/v000001/manifest.json").read_text())["digest"] for place in (by_hand, out)]
+    assert digests[0] == digests[1]
 
 
 def test_a_cancelled_job_drains_and_the_next_submission_goes_on(running: dict[str, str], tmp_path: Path) -> None:

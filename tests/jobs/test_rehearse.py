@@ -115,6 +115,8 @@ def test_a_recipe_with_a_mistake_is_not_rehearsed() -> None:
     """What is cut away is checked all the same: a typing error must not wait for the GPU."""
     with pytest.raises(RecipeError, match=r"balance|shapes"):
         rehearsed(sketch_recipe(balance={"by": ["shape"], "shapes": {}}), "test")
+    with pytest.raises(RecipeError, match="for recipes of kind: generate"):
+        rehearsed({"kind": "curate"}, "test")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

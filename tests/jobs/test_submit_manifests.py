@@ -222,3 +222,23 @@ def test_no_secret_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert "do-not-tell" not in "".join(texts)
     assert "secretRef:\n" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("compute", "arguments", "tries"),
+    [
+        ({}, (), 2),
+        ({"deadline": "6h"}, (), 0),
+        ({"budget": {"images": 1000}}, (), 0),
+        ({}, ("--budget", "worker-hours=8"), 0),
+        ({}, ("--deadline=6h",), 0),
+    ],
+)
+def test_a_run_with_a_limit_is_not_tried_again_by_kubernetes(
+    compute: dict[str, Any], arguments: tuple[str, ...], tries: int
+) -> None:
+    """KubeRay cannot tell status 6 from a lost head: one more try would spend a budget once more."""
+    job = job_of({"kubernetes": {"image": "registry/facemint:1"}, **compute}, arguments=arguments)
+    ray_jobs = [d["spec"] for d in manifests_of(job) if d["kind"] == "RayJob"]
+    ray_jobs += [d["spec"]["jobTemplate"] for d in manifests_of(job) if d["kind"] == "RayCronJob"]
+    assert [spec["backoffLimit"] for spec in ray_jobs] == [tries] * 2

@@ -107,6 +107,10 @@ def test_a_run_that_found_the_dataset_held_says_so(tmp_path: Path) -> None:
     held.lease.release()
     said = json.loads((tmp_path / "s.json").read_text())
     assert (said["outcome"], said["exit_status"], said["run"]) == ("busy", 5, None)
+    with wiring.watched(recipe, store.uri, Silent(), outlets):
+        """With --if-busy ok the command ends here, and that is no failure."""
+    said = json.loads((tmp_path / "s.json").read_text())
+    assert (said["outcome"], said["exit_status"], said["error"]) == ("busy", 0, None)
 
 
 def test_a_webhook_is_tried_again_where_that_may_help(hook: str) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.adapters.onnx.session import opencv
 from pipeline.domain.records import Float32, UInt8
 
 
 def fitted(image_HWC: UInt8, side_px: int) -> tuple[UInt8, float]:
     """Return a picture scaled into the top left of a black square, and by how much it was scaled."""
-    import cv2
-
+    cv2 = opencv()
     height, width = image_HWC.shape[:2]
     # the longer side fills the square; the other one is cut to whole pixels, as InsightFace does
     if height > width:

@@ -52,6 +52,7 @@ class OnnxRecogniserOptions(RecogniserNode):
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rows that the network sees; 1 where the model has no batch axis, or its rows depend on each other."""
     device: Device = "cpu"
+    """What it runs on: results of different devices differ in their last bits."""
 
 
 class OnnxRecogniser:

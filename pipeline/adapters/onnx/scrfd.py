@@ -36,13 +36,14 @@ class ScrfdOptions(DetectorNode):
     use: Literal["scrfd"] = "scrfd"
     licence: Annotated[str, Field(min_length=2, max_length=500)] = LICENCE
     device: Device = "cpu"
+    """What it runs on: results of different devices differ in their last bits."""
 
 
 class Scrfd:
-    """Implements `detection.Detector`.
+    """Implements `detection.Detector`; `Scrfd(options)`.
 
     Raises:
-        UserError: the file is missing, or is not an SCRFD with landmarks.
+        UserError: the file is missing, is not an SCRFD with landmarks, or takes another size alone.
     """
 
     def __init__(self, options: ScrfdOptions) -> None:
@@ -58,6 +59,11 @@ class Scrfd:
                 "three strides (1 1 1 4 4 4 10 10 10)"
             )
         self._input = inputs[0].name
+        if any(isinstance(side, int) and side != options.size_px for side in inputs[0].shape[2:]):
+            raise UserError(
+                f"{path}: takes pictures of {inputs[0].shape[3]} x {inputs[0].shape[2]} px alone; size_px is "
+                f"{options.size_px}: give that size, or a model for any"
+            )
         named = [side for side in inputs[0].shape[2:] if isinstance(side, str)]
         if named:
             # a session that knows its one size is optimised as InsightFace's own are, and gives their very bits
@@ -76,7 +82,9 @@ class Scrfd:
     def detect(self, image_HWC: UInt8) -> Detections:
         """Return the faces of one uint8 RGB picture."""
         canvas, scale = fitted(image_HWC, self.size_px)
-        out = self._session.run(None, {self._input: planes(canvas[None], _MEAN, _SCALE)})
+        raw = self._session.run(None, {self._input: planes(canvas[None], _MEAN, _SCALE)})
+        # models with a batch axis give it back
+        out = [array.reshape(-1, array.shape[-1]) for array in raw]
         scores, boxes, points = [], [], []
         for n, stride in enumerate(STRIDES_px):
             score_A = out[n][:, 0]

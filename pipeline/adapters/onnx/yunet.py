@@ -37,7 +37,7 @@ class YuNetOptions(DetectorNode):
 
 
 class YuNet:
-    """Implements `detection.Detector`.
+    """Implements `detection.Detector`; `YuNet(options)`.
 
     Raises:
         UserError: the file is missing, or OpenCV cannot read it, or OpenCV is not installed.

@@ -15,11 +15,12 @@ from markupsafe import Markup
 from pipeline.adapters.report import sections
 from pipeline.adapters.report.funnel import funnel_view
 from pipeline.adapters.report.galleries import MOST_BUTTONS, Panel, PICTURES_bytes, panels
+from pipeline.adapters.report.inputs import inputs_view
 from pipeline.adapters.report.words import FILTERS
 from pipeline.domain.report import ReportFacts
 
 CONTENTS = (
-    ("pictures", "Pictures"), ("funnel", "Made and refused"), ("similarity", "Same or different"),
+    ("pictures", "Pictures"), ("inputs", "Inputs"), ("funnel", "Made and refused"), ("similarity", "Same or different"),
     ("errors", "Errors"), ("distinctness", "Distinct people"), ("variation", "Variation"),
     ("measures", "Quality and pose"), ("balance", "Balance"), ("leakage", "Real people"),
     ("galleries", "Galleries"), ("throughput", "Speed"), ("provenance", "Provenance"),
@@ -45,10 +46,12 @@ def render(facts: ReportFacts) -> bytes:
     """
     galleries = panels(facts.galleries)
     pictures = galleries.pop(FIRST_GALLERY, None)
+    inputs = inputs_view(facts.manifest["counts"])
     shown = {
+        "inputs": inputs,
         "facts": facts,
         "head": sections.headline(facts),
-        "contents": CONTENTS,
+        "contents": [entry for entry in CONTENTS if entry[0] != "inputs" or inputs is not None],
         "pictures": pictures,
         "funnel": funnel_view(facts.funnel),
         "similarity": sections.similarity(facts),

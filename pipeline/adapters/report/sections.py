@@ -77,6 +77,9 @@ def _short(counts: Mapping[str, Any]) -> str:
 def _yield(facts: ReportFacts) -> Tile:
     if facts.manifest["counts"].get("merged"):
         return Tile("yield", number(None), "copied from other datasets; their reports say what was refused", "funnel")
+    if (told := facts.manifest["counts"].get("inputs")) is not None:
+        said = f"{told['kept']:,} of {told['listed']:,} inputs are published"
+        return Tile("kept", of(told["kept"], told["listed"]), said, "inputs")
     made, kept = facts.funnel.candidates, facts.funnel.accepted
     said = f"{kept:,} of {made:,} pictures made were good enough"
     if again := facts.funnel.judged_again:

@@ -5,6 +5,7 @@ Legend: N faces of a generation, M provisional identities, P published ones.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Faces:
         self.person[who] = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """What a generation is decided on.
 
@@ -112,6 +113,11 @@ class Case:
     def new(self) -> int:
         """Return M, how many provisional identities there are: rows of persons from there on are published ones."""
         return len(self.people.owners)
+
+    @functools.cached_property
+    def names(self) -> Mapping[int, tuple[int, int]]:
+        """Return row of a provisional identity -> its bucket and its number there."""
+        return {row: place for place, row in self.people.place.items()}
 
 
 def read_faces(case: Case) -> Faces:

@@ -56,7 +56,7 @@ class Kit:
         encoder: of crops.
         tables: of listings.
         grouped: of what is read again in parts.
-        review_page: a review queue with pictures -> a page to look at.
+        review_page: name, review queue with pictures and path of its table -> a page to look at.
     """
 
     sources: Mapping[str, Source]
@@ -67,7 +67,7 @@ class Kit:
     encoder: Encoder
     tables: PlainTables
     grouped: GroupedTables
-    review_page: Callable[[str, Sequence[Item]], bytes] = lambda _name, _items: b""
+    review_page: Callable[[str, Sequence[Item], str], bytes] = lambda _name, _items, _table: b""
 
 
 def curation(parts: Parts) -> Curation:

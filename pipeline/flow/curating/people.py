@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from pipeline.domain.cleaning import merge_identities, pairs_above
 from pipeline.domain.cosines import exact_cosines
+from pipeline.domain.errors import UserError
+from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.one_to_many import References, nearest
 from pipeline.domain.records import Float32, unit_rows
-from pipeline.domain.review import Decisions
+from pipeline.domain.review import Decisions, Pair, named
 from pipeline.flow.curating.clean import Limits
 from pipeline.flow.curating.kit import Kit
 from pipeline.flow.curating.rows import provisional_path
@@ -122,7 +124,12 @@ def read_provisional(kit: Kit, parts: Parts, units: Sequence[str]) -> Provisiona
 
 
 def between(people: Provisional, there: Standing, limits: Limits, decisions: Decisions = NONE) -> Between:
-    """Return who is whom; what people decided about pairs comes before any threshold."""
+    """Return who is whom; what people decided about pairs comes before any threshold.
+
+    Raises:
+        UserError: a decision is about somebody who is not there, or contradicts the others.
+    """
+    _require_known(people, decisions)
     count = len(people.owners)
     joins, reason = np.full(count, -1, np.int64), [""] * count
     partner, cos = np.full(count, -1, np.int64), np.full(count, np.nan)
@@ -151,6 +158,26 @@ def between(people: Provisional, there: Standing, limits: Limits, decisions: Dec
         for n in np.flatnonzero(np.isin(root, left[merged.dropped_M])):
             reason[n] = LOOKS_LIKE
     return Between(root, joins, tuple(reason), partner, cos, tuple(alike))
+
+
+def digest_of_pair(people: Provisional, one: int, other: int) -> str:
+    """Return the digest of two people's numbers, whichever is named first."""
+    low, high = sorted((one, other))
+    return sha256_hex(people.sums_ME[low].tobytes() + people.sums_ME[high].tobytes())
+
+
+def _require_known(people: Provisional, decisions: Decisions) -> None:
+    for pair, digest in decisions.pairs.items():
+        rows = [people.place[p] for p in pair if p in people.place]
+        if len(rows) < 2 or digest_of_pair(people, rows[0], rows[1]) != digest:
+            raise UserError(
+                f"decision about {_both(pair)}: {'they are not both here' if len(rows) < 2 else 'they are others here'}"
+                "; give back the queue of this very dataset"
+            )
+
+
+def _both(pair: Pair) -> str:
+    return " and ".join(named(place) for place in sorted(pair))
 
 
 def _joined_by_review(
@@ -182,13 +209,10 @@ def _known_apart(
     """Return the pairs that people say are two, as rows of those that are compared."""
     out = []
     for pair in decisions.apart:
-        rows = sorted(
-            {
-                place[int(root[people.place[p]])]
-                for p in pair
-                if p in people.place and int(root[people.place[p]]) in place
-            }
-        )
+        roots = {int(root[people.place[p]]) for p in pair}
+        if len(roots) < 2:
+            raise UserError(f"decisions: {_both(pair)} are apart, and by other decisions the same; take one of these out")
+        rows = sorted(place[r] for r in roots if r in place)
         if len(rows) == 2:
             out.append((rows[0], rows[1]))
     return sorted(out)

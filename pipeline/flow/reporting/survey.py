@@ -74,6 +74,10 @@ class Subject:
     has_twins: bool
     added: Mapping[str, Sequence[Receipt]] = field(default_factory=dict)
 
+    def cell_of(self, row: IndexRow) -> str:
+        """Return the cell in which an image is counted: that of its person, which an index of real people hides."""
+        return str(self.cells[row.identity]) if row.identity in self.cells else row.cell
+
 
 @dataclass(slots=True)
 class CellCounts:
@@ -148,7 +152,7 @@ def survey(subject: Subject, roles: Sequence[str] = (JUDGE, AUDITOR)) -> Survey:
     Raises:
         StoreError: a receipt or a file is missing, or rows do not count what the receipts say.
     """
-    names = tuple(sorted({str(cell) for cell in subject.cells.values()} | {r.cell for r in subject.rows}))
+    names = tuple(sorted({str(cell) for cell in subject.cells.values()} | {subject.cell_of(r) for r in subject.rows}))
     return _Pass(subject, names, roles).run()
 
 
@@ -233,7 +237,7 @@ class _Pass:
         found = self._found
         found.counts = counts
         for row in subject.rows:
-            found.by_cell[row.cell].published += 1
+            found.by_cell[subject.cell_of(row)].published += 1
         for histograms in found.measures.values():
             # an image without the number is not in a segment's map at all
             histograms.missing_G += self._seen_G - histograms.counts_GL.sum(axis=1) - histograms.missing_G
