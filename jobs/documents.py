@@ -48,7 +48,9 @@ def _facts(parts: Parts, manifest: Manifest, rows: Sequence[IndexRow]) -> dict[s
     recognisers = {"judge": parts.judge, "auditor": parts.auditor}
     if parts.screen is not None and SCREENING in parts.screen.readers:
         recognisers["leakage.screening"] = parts.screen.readers[SCREENING].recogniser
-    spaces = {"bank": parts.sampler.space, "generator": parts.generator.space}
+    # behind a map vectors are in its target's space, and the bank's own stands in the map's file
+    drawn = "bank" if parts.recipe.identities.map is None else "map"
+    spaces = {drawn: parts.sampler.space, "generator": parts.generator.space}
     spaces |= {role: r.space for role, r in recognisers.items()}
     (index,) = (f for f in manifest.files if f.path.startswith(f"versions/{manifest.version}/index-"))
     return {

@@ -26,6 +26,7 @@ from pipeline.domain.recipe import Recipe, parse_recipe
 from pipeline.execute.curating import curate
 from pipeline.execute.inline import InlineExecutor
 from pipeline.execute.run import Published
+from pipeline.execute.settling import Reviewed
 from pipeline.flow.curating.worker import CurateWorker
 from pipeline.flow.quarantine import Quarantine
 from pipeline.flow.versions import image_rows, read_manifest, versions
@@ -110,15 +111,15 @@ class PlainDecoder:
         return decode(data, DecodeLimits())
 
 
-def gather(recipe: Recipe, store: Store | None = None, **options: Any) -> Published:
-    """Curate to the end on a store, inline."""
+def gather(recipe: Recipe, store: Store | None = None, reviewed: Reviewed | None = None, **options: Any) -> Published:
+    """Curate to the end on a store, inline; where `reviewed` holds, nothing is returned."""
     target = store if store is not None else MemoryStore()
     session, kit = wiring.curation_on(recipe, target, Silent(), **options)
     plain = dataclasses.replace(kit, decoder=PlainDecoder())
     quarantine = Quarantine(target, session.parts.clock)
     worker = functools.partial(CurateWorker, session.parts, lambda: plain)
     executor = InlineExecutor(worker, stop=session.stop, quarantine=quarantine)
-    return curate(dataclasses.replace(session, executor=executor), plain)
+    return curate(dataclasses.replace(session, executor=executor), plain, reviewed)
 
 
 def outcomes(store: Store) -> dict[str, tuple[int | None, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from jobs.submitting import folders
 from jobs.submitting.ground import Outcome, Say, Standing, State, outcome_of
 from jobs.submitting.job import Job
-from pipeline.domain.errors import StoreError, UserError
+from pipeline.domain.errors import FacemintError, StoreError, UserError
 
 LOOK_S = 2.0
 SCRIPT, ID = "job.sbatch", "id"
@@ -72,7 +73,11 @@ class SlurmGround:
         if place is None:
             return False
         (place / SCRIPT).write_text(self.rendered(job, number), encoding="utf-8")
-        answer = _slurm("sbatch", "--parsable", str(place / SCRIPT))
+        try:
+            answer = _slurm("sbatch", "--parsable", str(place / SCRIPT))
+        except FacemintError:
+            shutil.rmtree(place)
+            raise
         (place / ID).write_text(answer.strip().partition(";")[0], encoding="ascii")
         return True
 
@@ -114,6 +119,11 @@ def batch_script(job: Job, number: int, place: Path) -> str:
             f"compute.workers: got {job.workers()} on {compute.nodes} nodes with executor: inline, which works in one "
             "process; use executor: ray"
         )
+    if compute.time_limit_min is not None and compute.time_limit_min * 60 < 2 * compute.slurm.warning_s:
+        raise UserError(
+            f"compute.time_limit_min: got {compute.time_limit_min}, of which compute.slurm.warning_s "
+            f"{compute.slurm.warning_s} leaves less than half to work in; give more minutes, or a later warning"
+        )
     words = job.words(str(place / folders.RECIPE), address="$FACEMINT_RAY" if ray else None)
     # the address is known when the job starts, and to the shell alone
     command = shlex.join(words).replace("'$FACEMINT_RAY'", '"$FACEMINT_RAY"')
@@ -138,6 +148,7 @@ def batch_script(job: Job, number: int, place: Path) -> str:
         qos=compute.slurm.qos,
         constraint="&".join(v for v in compute.node_labels.values() if v),
         warning_s=compute.slurm.warning_s,
+        restarts=compute.slurm.restarts,
         model_cache=compute.model_cache,
         setup=compute.slurm.setup,
         ray=ray,

@@ -22,7 +22,11 @@ def erase(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="ID", help="All that was made from one source; repeat for more."),
+        typer.Option(
+            "--source",
+            metavar="ID",
+            help="All that was made from one source: its number, or of photographs its path; repeat for more.",
+        ),
     ] = None,
     face: Annotated[
         str | None,

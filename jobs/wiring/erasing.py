@@ -53,6 +53,33 @@ def wanted_of(recipe: Recipe, identities: Sequence[int], images: Sequence[str], 
     return Wanted(tuple(identities), tuple(images), tuple(int(s) for s in sources))
 
 
+def _numbered(store: Store, recipe: Recipe, sources: Sequence[str]) -> list[str]:
+    """Return the numbers of a curated dataset's inputs that are named by their path, or by a folder, ending in `/`.
+
+    Raises:
+        UserError: no input lies there.
+    """
+    from pipeline.adapters.segments.plain import ParquetTables
+    from pipeline.domain.privacy import SOURCES
+
+    if not holds_people(recipe) or all(s.isdecimal() for s in sources):
+        return list(sources)
+    rows: dict[str, list[int]] = {s: [int(s)] if s.isdecimal() else [] for s in sources}
+    for path in store.list(SOURCES):
+        listed = ParquetTables().read(store, path, ["row", "path", "member"])
+        for row, place, member in zip(listed["row"].tolist(), listed["path"], listed["member"], strict=True):
+            lies = place.decode("utf-8", "surrogateescape") + (f"/{member}" if member else "")
+            for name, found in rows.items():
+                if not name.isdecimal() and (lies.startswith(name) if name.endswith("/") else lies == name):
+                    found.append(row)
+    if nowhere := [name for name, found in rows.items() if not found]:
+        raise UserError(
+            f"--source {nowhere[0]}: no input lies there; give its path below the source, a folder of it with a `/` "
+            "behind, or the number that it has under private/sources/"
+        )
+    return [str(row) for row in sorted({row for found in rows.values() for row in found})]
+
+
 def erase_dry(
     uri: str, identities: Sequence[int], images: Sequence[str], sources: Sequence[str], face: str | None
 ) -> dict[str, Any]:
@@ -61,7 +88,7 @@ def erase_dry(
 
     store = open_store(uri, writable=False)
     recipe = dataset_recipe(store)
-    return erase_plan(store, recipe, wanted_of(recipe, identities, images, sources), face)
+    return erase_plan(store, recipe, wanted_of(recipe, identities, images, _numbered(store, recipe, sources)), face)
 
 
 def erase_plan(store: Store, recipe: Recipe, wanted: Wanted, face: str | None = None) -> dict[str, Any]:
@@ -113,7 +140,7 @@ def erase_dataset(
     """
     store = open_dataset(uri)
     recipe = dataset_recipe(store)
-    wanted = wanted_of(recipe, identities, images, sources)
+    wanted = wanted_of(recipe, identities, images, _numbered(store, recipe, sources))
     return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=face))
 
 

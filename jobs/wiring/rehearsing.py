@@ -29,7 +29,7 @@ RAW_LENGTH = 20.0
 """Length of the made-up vectors of a space that keeps lengths: about that of ArcFace's."""
 
 
-def rehearsed(raw: Mapping[str, Any], where: str, compute: Sequence[str] = ()) -> Recipe:
+def rehearsed(raw: Any, where: str, compute: Sequence[str] = ()) -> Recipe:
     """Return the rehearsal of a recipe as it was read; the recipe itself has to be sound in all that it says.
 
     It runs in one process, unless `compute` holds overrides that say otherwise. Calibrations and galleries are not
@@ -49,7 +49,7 @@ def rehearsed(raw: Mapping[str, Any], where: str, compute: Sequence[str] = ()) -
         recipe_file.override(small, text)
     small["generator"] = _reduced("generator", "generator", asked["generator"])
     for role in ("judge", "auditor"):
-        small[role] = _reduced("judge", role, asked[role])
+        small[role] = _reader(role, asked[role])
     generator = build("generator", _node("generator", small["generator"]))
     judge = build("judge", _node("judge", small["judge"]))
     if not _stands(small["identities"], generator.space):
@@ -59,9 +59,7 @@ def rehearsed(raw: Mapping[str, Any], where: str, compute: Sequence[str] = ()) -
         fixed = {"use": "fixed", "alignment": judge.space.alignment}
         small["align"] = {"detector": fixed, "choice": "largest"}
     small["measures"] = list(_measures(asked["measures"]))
-    small["filters"] = [
-        _observing(node) for node in asked["filters"] if node["use"] not in ("leakage", "cell-agreement")
-    ]
+    small["filters"] = [_observing(node) for node in asked["filters"] if node["use"] not in NOTHING_TO_ASK]
     return _settled(small, where)
 
 
@@ -104,6 +102,18 @@ def _reduced(slot: str, role: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(out.get("batch"), int):
         out["batch"] = min(BATCH, out["batch"])
     return out
+
+
+def _reader(role: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recogniser as it rehearses; one that is a file which is not here is stood in for by formula."""
+    reduced = _reduced("judge", role, raw)
+    try:
+        build("judge", _node("judge", reduced))
+    except UserError:
+        stand_in = {"use": "iresnet", "name": f"rehearsed-{role}", "weights": {"uri": f"{FORMULA}{role}"}}
+        alignment = raw.get("alignment", "arcface-112")
+        return _reduced("judge", role, {**stand_in, "alignment": alignment, "batch": raw.get("batch", BATCH)})
+    return reduced
 
 
 def _overlaid(raw: Mapping[str, Any], reduced: Mapping[str, Any]) -> dict[str, Any]:

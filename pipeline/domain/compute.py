@@ -71,6 +71,8 @@ class Slurm(Section):
     """Shell lines before anything runs on a node, such as `module load cuda` or the activation of an environment."""
     warning_s: Annotated[int, Field(ge=20, le=3600)] = 90
     """So long before the time limit the job is told, drains, and is queued again."""
+    restarts: Annotated[int, Field(ge=0, le=1000)] = 20
+    """How often the time limit has it queued again; a job that is pre-empted always is."""
 
     @field_validator("setup")
     @classmethod
@@ -103,7 +105,8 @@ class Compute(Limits):
     model_cache: Annotated[str, Field(pattern=ABSOLUTE_PATH, max_length=256)] | None = None
     """Folder of every node where weights are kept, so that workers of a node load one copy."""
     time_limit_min: Annotated[int, Field(ge=1, le=525_600)] | None = None
-    """After so long a job that was submitted is ended; what is committed stays."""
+    """After so long a job that was submitted is ended; what is committed stays. On Slurm it is the length of one
+    allocation, after which the job is queued again: there a budget or a deadline ends a run."""
     address: str | None = None
     in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
     """Batches that are judged while the next is generated; default: as many as unit.lookahead lets be unknown."""

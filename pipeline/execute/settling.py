@@ -115,16 +115,10 @@ def settle(
         UserError: decisions that are about another dataset, or contradict each other.
     """
     parts, name = session.parts, enrolled_receipt_name(step.number)
-    if books.has(name):
-        if not reviewed.table or books.known[name].unit["curated"]["decisions"] == reviewed.digest:
-            return
-        _keep_given(parts, step, reviewed)
-        # what was written of who was whom goes first: a run that is killed here decides anew before it writes
-        forget_unplanned(books, Stage.MAKE, step.number, ())
-        books.drop(name, "people decided otherwise", again=False)
-    elif reviewed.table:
-        _keep_given(parts, step, reviewed)
-    else:
+    standing = books.has(name)
+    if standing and not (reviewed.table and books.known[name].unit["curated"]["decisions"] != reviewed.digest):
+        return
+    if not (standing or reviewed.table):
         reviewed = _given_before(parts, step, reviewed)
     session.observer.event("stage", name="between identities", total=1, done=0)
     asked = curation(parts)
@@ -135,6 +129,12 @@ def settle(
     blocked = _blocked(parts, people, found)
     case = Case(parts, kit, asked.clean, limits, people, found, before, units, reviewed.decisions)
     decided = decide(case, blocked)
+    # decisions are sound: what stands gives way to them
+    _keep_given(parts, step, reviewed)
+    if standing:
+        # what was written of who was whom goes first: a run that is killed here decides anew before it writes
+        forget_unplanned(books, Stage.MAKE, step.number, ())
+        books.drop(name, "people decided otherwise", again=False)
     first, stop = books.known[listing_name(step.number)].unit["rows"]
     rows = outcomes_of(decided.faces, decided.ordinal, before)
     outcomes = in_order(rows, refused_before(parts, kit, ingest), (int(first), int(stop)))
@@ -155,8 +155,9 @@ def settle(
 
 def _keep_given(parts: Parts, step: Step, reviewed: Reviewed) -> None:
     """Keep what was given back until its generation is settled, so that a run that is killed loses no decision."""
-    parts.guard()
-    parts.store.put(queue_path(step.number, "given.csv"), reviewed.table)
+    if reviewed.table:
+        parts.guard()
+        parts.store.put(queue_path(step.number, "given.csv"), reviewed.table)
 
 
 def _given_before(parts: Parts, step: Step, reviewed: Reviewed) -> Reviewed:
@@ -180,6 +181,8 @@ def _queue(
     for path, data in held.items():
         parts.guard()
         parts.store.put(path, data)
+    if not decisions and parts.store.size(log) is not None:
+        parts.store.delete(log)
     return [FileEntry(log, sha256_hex(held[log]), len(held[log]))] if decisions else []
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.domain.errors import StoreError
 from pipeline.domain.ports import Clock, Store, Stored
 from pipeline.domain.previews import PREFIX as PREVIEWS
-from pipeline.domain.privacy import HELD
+from pipeline.domain.privacy import HELD, REVIEW
 from pipeline.domain.revisions import parsed
 from pipeline.domain.splits import FOLDER as SPLITS
 from pipeline.domain.unit import Stage
@@ -30,9 +30,9 @@ BATCH = 200
 """Between two batches the lease is renewed, and what was named in the meantime is read."""
 _FOLDERS = (
     "segments/", "audits/", "enrolled/", PREVIEWS, "versions/", "exports/", "quarantine/", "runs/", *SIDE_CARS, SPLITS,
-    *HELD,
+    *(folder for folder in HELD if folder != REVIEW),
 )  # fmt: skip
-"""Where orphans are looked for. Recipes, receipts, galleries and logs of erasures are never orphans."""
+"""Where orphans are looked for. Recipes, receipts, galleries, logs of erasures and review queues are never orphans."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

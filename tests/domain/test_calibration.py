@@ -255,5 +255,5 @@ def test_without_a_calibration_cosines_are_compared_and_rates_are_refused() -> N
         lambda: none.threshold_cos(1e-2, "sample/sample"),
         lambda: none.one_to_many_cos(1e-2, 10, "sample/sample"),
     ):
-        with pytest.raises(CalibrationError, match="bare: is not calibrated.*run facemint calibrate"):
+        with pytest.raises(CalibrationError, match=r"bare: is not calibrated.*run facemint calibrate"):
             ask()

@@ -48,7 +48,7 @@ def test_a_live_scrape_returns_every_metric_of_the_table() -> None:
 @pytest.mark.slow
 def test_what_is_scraped_of_a_run_is_what_its_receipts_say(tmp_path: Path) -> None:
     """A run on Ray, scraped over HTTP: counters are those of the receipts, and workers tell that they worked."""
-    compute = {"executor": "ray", "workers": 2, "budget": {"worker_hours": 1}, "deadline": "1h"}
+    compute = {"executor": "ray", "workers": 1, "budget": {"worker_hours": 1}, "deadline": "1h"}
     watched = mint_watched(tmp_path, recipe={"compute": compute})
     stored, run = receipts(watched.store), str(next(iter(receipts(watched.store).values())).run["run"])
     units = {s: [r for r in stored.values() if r.unit["stage"] == s] for s in ("enrol", "make", "audit")}

@@ -142,7 +142,8 @@ def test_a_lost_private_table_is_made_again(folder: Path, store: MemoryStore) ->
 
 def test_private_files_that_nothing_names_are_orphans(store: MemoryStore) -> None:
     """A private table that a killed unit left is found and no other file; galleries and suppressions never are."""
-    for path in ("private/segments/make-g0-000099.parquet", "private/suppressed/000001.json", "private/galleries/x"):
+    kept = ("private/suppressed/000001.json", "private/galleries/x", "private/review/g0.csv")
+    for path in ("private/segments/make-g0-000099.parquet", *kept):
         store.put(path, b"{}")
     found = find_orphans(store, _Later(), grace_s=0.0)
     assert [o.stored.path for o in found.files if o.stored.path.startswith(PRIVATE)] == [

@@ -188,3 +188,21 @@ def test_a_refiltered_version_is_repaired(made: Path, place: Path) -> None:
     assert not curated(recipe, store).resumed
     assert [store.get(path) for path in lost] == before
     assert facemint("verify", place, "--deep")["problems"] == []
+
+
+def test_a_folder_of_inputs_is_erased_by_its_path(place: Path) -> None:
+    """`--source` takes a path, or a folder with `/` behind: whoever brought pictures need not know any number."""
+    store = LocalStore(place)
+    images = read_manifest(store, "v000001").counts["images"]
+    told = facemint("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png")
+    assert not told["erased"]
+    done = facemint("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png", "--yes")
+    # somebody of whom no picture is left leaves with their template
+    there = {r.identity for r in published_rows(Segments(), store, read_manifest(store, "v000002"))}
+    (path,) = store.list("private/enrolled/")
+    assert {m.ordinal for m in Segments().read_members(store, path)} == there
+    assert done["erasures"][0]["identities"] == 12 - 2 - len(there)
+    assert images - 5 <= read_manifest(store, "v000002").counts["images"] < images
+    assert not [p for p in store.list("") if b"person-0003" in store.get(p)]
+    assert facemint("verify", place, "--deep")["problems"] == []
+    assert "no input lies there" in refused("erase", place, "--source", "person-0003/")

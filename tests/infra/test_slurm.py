@@ -81,7 +81,7 @@ def test_a_job_that_is_queued_again_ends_as_if_nothing_had_happened(
 
 
 def test_the_tiny_recipe_survives_being_queued_again(running: dict[str, str], tmp_path: Path) -> None:
-    """The shipped recipe, smaller, on phantoms: queued again once in the middle, its digest is that of a run by hand."""
+    """The shipped recipe, smaller, queued again once in the middle: its digest is that of a run by hand."""
     fewer = ("--set", "identities.count=6", "--set", "identities.images_per_identity=3")
     path = f"export PATH={Path(sys.executable).parent}:$PATH"
     compute = ("--set", "compute.workers_per_node=2", "--workers", "2", "--set", f"compute.slurm.setup=['{path}']")

@@ -111,6 +111,23 @@ def test_other_recipes_keep_their_marks_off(tmp_path: Path) -> None:
     assert b"rehears" not in store.get("versions/v000001/README.md")
 
 
+def test_recognisers_whose_files_are_not_here_are_stood_in_for() -> None:
+    """A judge and an auditor that users bring as files need not be here; what stands in tells the two apart."""
+    onnx = {"use": "onnx", "licence": "mine", "alignment": "phantom-112"}
+    recipe = rehearsed(
+        sketch_recipe(
+            judge={**onnx, "path": "none.onnx", "name": "one"},
+            auditor={**onnx, "path": "other.onnx", "name": "other"},
+        ),
+        "test",
+    )
+    parts = wiring.build_parts(recipe, MemoryStore(), None, "test")
+    assert (parts.judge.space.name, parts.auditor.space.name) == ("rehearsed-judge", "rehearsed-auditor")
+    assert parts.judge.card.sha256 != parts.auditor.card.sha256
+    assert parts.aligner is not None
+    assert parts.aligner.alignment == "phantom-112"
+
+
 def test_a_recipe_with_a_mistake_is_not_rehearsed() -> None:
     """What is cut away is checked all the same: a typing error must not wait for the GPU."""
     with pytest.raises(RecipeError, match=r"balance|shapes"):

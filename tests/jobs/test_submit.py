@@ -23,6 +23,7 @@ from jobs.submit import submit as hand_over
 from jobs.submitting.ground import STATUSES, Outcome, Standing, State, outcome_of
 from jobs.submitting.job import Job, submission_name
 from jobs.submitting.local import LocalGround
+from jobs.submitting.slurm import SlurmGround
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import UserError
 from tests.end_to_end.commands import (
@@ -239,6 +240,15 @@ def test_mistakes_are_one_line(words: tuple[str, ...], message: str, jobs: Path,
     assert done.exception.exit_status == 2
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_a_refused_batch_job_leaves_nothing_behind(jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no Slurm, or it refuses, that is one line, and the next submission is the first try again."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = job_at(written(tmp_path), tmp_path / "set")
+    with pytest.raises(UserError, match="sbatch: no such command here"):
+        SlurmGround(jobs).submit(job, 1)
+    assert list(jobs.iterdir()) == []
 
 
 def test_a_dry_run_hands_nothing_over(jobs: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ COMPUTE = st.fixed_dictionaries(
         "spot": st.booleans(),
         "node_labels": st.dictionaries(KEY, LABEL, max_size=3),
         "model_cache": PATH,
-        "time_limit_min": st.integers(1, 100_000),
+        "time_limit_min": st.integers(20, 100_000),
         "unit_limit_s": st.floats(1, 1e6),
     },
 )
@@ -149,6 +149,9 @@ def test_one_set_of_resources_drives_every_ground(compute: dict[str, Any]) -> No
         assert mib == math.ceil(asked.memory_gib * asked.workers_per_node * 1024)
         assert f"#SBATCH --mem={mib}M\n" in script
     assert ("affinity" in group["template"]["spec"]) == asked.spot
+    told = {e["name"]: e["value"] for e in container["env"]}
+    assert told.get("FACEMINT_MODELS") == asked.model_cache
+    assert (f"export FACEMINT_MODELS={asked.model_cache}\n" in script) == (asked.model_cache is not None)
 
 
 @settings(max_examples=15)
@@ -199,6 +202,12 @@ def test_what_pods_could_not_do_is_refused(compute: dict[str, Any], out: str, me
     """Without an image, a cluster or a place that pods see, nothing is rendered."""
     with pytest.raises(UserError, match=message):
         require_renderable(job_of(compute, out))
+
+
+def test_an_allocation_without_time_to_work_is_refused() -> None:
+    """A time limit of which the warning takes more than half would queue a job again and again, and make nothing."""
+    with pytest.raises(UserError, match="leaves less than half to work in"):
+        batch_script(job_of({"time_limit_min": 2}), 1, kuberay.Path("/jobs/x"))
 
 
 def test_a_claim_makes_a_folder_of_pods_usable() -> None:

@@ -211,7 +211,7 @@ def _known_apart(
     for pair in decisions.apart:
         roots = {int(root[people.place[p]]) for p in pair}
         if len(roots) < 2:
-            raise UserError(f"decisions: {_both(pair)} are apart, and by other decisions the same; take one of these out")
+            raise UserError(f"decisions: {_both(pair)} are apart, and by others the same; take one of these out")
         rows = sorted(place[r] for r in roots if r in place)
         if len(rows) == 2:
             out.append((rows[0], rows[1]))

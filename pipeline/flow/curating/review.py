@@ -72,9 +72,9 @@ def reviewed(case: Case, faces: Faces) -> dict[int, Float64]:
     for face, sha256 in asked.items():
         n = place.get(face)
         if n is None or faces.sha256[n] != sha256:
+            found = "not among the faces" if n is None else "another one"
             raise UserError(
-                f"decision about {named(face)}: its picture is {'not among the faces' if n is None else 'another one'}; "
-                "give back the queue of this very dataset"
+                f"decision about {named(face)}: its picture is {found}; give back the queue of this very dataset"
             )
         before = int(faces.person[n])
         if face in case.decisions.refuse:
@@ -131,7 +131,7 @@ def _faces_near(case: Case, faces: Faces, margin_cos: float) -> list[Line]:
 
 
 def _pairs_near(case: Case, margin_cos: float) -> list[Line]:
-    """Return the pairs of provisional identities whose cosine lies near what is merged or dropped, and those decided."""
+    """Return the pairs of provisional identities near what is merged or dropped, and those decided about."""
     people, found, limits = case.people, case.found, case.limits
     levels = [cos for cos in (limits.merge_cos, limits.drop_cos) if cos <= 1.0]
     decided = [tuple(sorted(people.place[p] for p in pair)) for pair in case.decisions.pairs]
@@ -199,9 +199,13 @@ def pictured(case: Case, faces: Faces, lines: Sequence[Line], generation: int) -
             shown.append((left, right, tuple(_name(owners[part]) for part in ids)))
     jpegs = _jpegs(case, generation, [where for *sides, _ in shown for side in sides for where in side])
     return [
-        Item(line, *(tuple(jpegs[w[:2]] for w in side if w[:2] in jpegs) for side in (left, right)), names)
+        Item(line, _of_side(jpegs, left), _of_side(jpegs, right), names)
         for line, (left, right, names) in zip(lines, shown, strict=True)
     ]
+
+
+def _of_side(jpegs: Mapping[tuple[int, int], bytes], side: Sequence[Where]) -> tuple[bytes, ...]:
+    return tuple(jpegs[where[:2]] for where in side if where[:2] in jpegs)
 
 
 def _some_of(faces: Faces, by_part: Mapping[int, Sequence[int]], part: int) -> Sequence[int]:

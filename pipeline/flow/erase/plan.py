@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import IndexRow, Manifest, Receipt
-from pipeline.domain.records import Member, minted_key
+from pipeline.domain.records import Member, identity_of, minted_key
 from pipeline.domain.revisions import revised
 from pipeline.domain.tombstones import Tombstones
 from pipeline.domain.unit import Stage
@@ -18,6 +19,10 @@ from pipeline.flow.erase.journal import Journal, next_number
 from pipeline.flow.erase.rewrite import audit_of, require_whole, revisions_of
 from pipeline.flow.parts import Parts
 from pipeline.flow.versions import published_rows
+
+
+KEY = re.compile(r"i\d{8}-s\d{4}-a\d{2}(-t\d{2})?")
+"""The form of an image's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,13 @@ def _by_input(parts: Parts, tables: Tables, newest: Manifest, wanted: Wanted, me
             raise UserError(f"--source {row}: no input of that number was listed; numbers stand under private/sources/")
         if row not in newest.tombstones.candidates:
             keys += [minted_key(identity, slot, 0) for identity, slot in given if identity in members]
-    return replace(wanted, images=tuple(dict.fromkeys(keys)), sources=())
+    left = {r.identity for r in published_rows(parts.segments, parts.store, newest) if r.key not in set(keys)}
+    # of whom no image is left the template goes too
+    whole = {identity_of(key) for key in keys if KEY.fullmatch(key)} & members.keys() - left
+    images = (key for key in dict.fromkeys(keys) if not KEY.fullmatch(key) or identity_of(key) not in whole)
+    return replace(
+        wanted, identities=(*dict.fromkeys((*wanted.identities, *sorted(whole))),), images=tuple(images), sources=()
+    )
 
 
 def _members(parts: Parts, generation: int) -> dict[int, Member]:
