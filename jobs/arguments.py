@@ -56,7 +56,9 @@ BudgetOption = Annotated[
 DeadlineOption = Annotated[
     str | None,
     typer.Option(
-        "--deadline", metavar="WHEN", help="Stop cleanly (exit 6) after a duration (6h, 90min) or at 2031-05-01T06:00Z."
+        "--deadline",
+        metavar="WHEN",
+        help="Stop cleanly (exit 6) after a duration (6h, 90min), or at 06:00Z or 2031-05-01T06:00Z.",
     ),
 ]
 SummaryOption = Annotated[

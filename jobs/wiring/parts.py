@@ -329,11 +329,20 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
             "host": who["host"],
             "pid": who["pid"],
             "lease": lease_number,
-            "device_kind": device_kind(),
+            "device_kind": device_kind(_computing(recipe)),
         },
         screen=screen,
         product=fastest_product,
     )
+
+
+def _computing(recipe: Recipe) -> tuple[str, ...]:
+    """Return the modules that compute for this recipe beside those that compute for every one."""
+    slots = [("judge", recipe.judge), ("judge", recipe.auditor), *(("measures", node) for node in recipe.measures)]
+    if recipe.align is not None:
+        slots.append(("detector", recipe.align.detector))
+    onnx = any(".onnx." in COMPONENTS[slot][node.use][1] for slot, node in slots)
+    return ("onnxruntime", "cv2") if onnx else ()
 
 
 def fastest_product() -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ def single_thread() -> None:
     torch.set_num_threads(1)
 
 
-def device_kind() -> str:
+def device_kind(also: Sequence[str] = ()) -> str:
     """Return what decides bytes: CPU model and instruction level, and the versions of the libraries that compute.
+
+    `also` are modules that compute for this recipe and not for every one.
 
     The model, because the libraries choose their kernels by vendor and family too: two processors with the same
     instructions were seen to give different last bits.
@@ -45,6 +48,7 @@ def device_kind() -> str:
     # twins are made by Pillow and scipy, and every table is written by pyarrow, which signs it with its version
     counted = (torch, numpy, scipy, PIL, simplejpeg, pyarrow)
     libraries = ", ".join(f"{_NAMES.get(m.__name__, m.__name__)} {m.__version__}" for m in counted)
+    libraries += "".join(f", {name} {importlib.import_module(name).__version__}" for name in also)
     return f"cpu {level} ({_cpu_model()}), {libraries}"
 
 

@@ -93,4 +93,5 @@ def review_page(name: str, items: Sequence[Any], table: str) -> bytes:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["b64"] = lambda data: base64.b64encode(data).decode("ascii")
     page = environment.from_string(_FACES + _PAGE)
-    return page.render(name=name, items=items, table=table, otherwise=_OTHERWISE).encode()
+    # a label from a file system may hold bytes that are no text
+    return page.render(name=name, items=items, table=table, otherwise=_OTHERWISE).encode(errors="backslashreplace")

@@ -191,5 +191,5 @@ def nearest(lines: Sequence[Line], most: int) -> list[Line]:
 
 def _safe(text: str) -> str:
     """Return text that a spreadsheet takes for text: a label may begin like a formula."""
-    plain = text.replace("\n", " / ")
-    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@", "\t", "\r") else plain
+    plain = "".join(c if c.isprintable() else " " for c in text.replace("\n", " / "))
+    return f"'{plain}" if plain.lstrip().startswith(("=", "+", "-", "@")) else plain

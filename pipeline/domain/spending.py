@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -17,8 +17,9 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.section import Section
 
 _PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)min)?(?:(\d+)s)?")
+_OF_DAY = re.compile(r"\d\d:\d\d")
 _SECONDS = (86_400, 3_600, 60, 1)
-EXAMPLES = "a duration such as 6h, 90min or 1d12h, or a moment such as 2031-05-01T06:00Z"
+EXAMPLES = "a duration such as 6h, 90min or 1d12h, a time of day such as 06:00Z, or a moment such as 2031-05-01T06:00Z"
 MOST = 1e9
 """Above this no budget makes sense; it keeps every sum finite."""
 
@@ -41,7 +42,7 @@ class Limits(Section):
 
     budget: Budget = Budget()
     deadline: Annotated[str, Field(max_length=64)] | None = None
-    """When the run stops: so long after its start (`6h`, `90min`), or a moment with its zone (`2031-05-01T06:00Z`)."""
+    """When the run stops: so long after its start (`6h`), or at a time with its zone (`06:00Z`, `2031-05-01T06:00Z`)."""
     idle_s: Annotated[float, Field(ge=0, le=86_400)] | None = 120.0
     """Workers that have had nothing to do for so long are let go, between rounds too; null keeps them to the end."""
 
@@ -73,10 +74,10 @@ def budget_overrides(given: Sequence[str]) -> list[str]:
 
 
 def deadline_s(text: str, now_s: float) -> float:
-    """Return the moment that a deadline means, in seconds since the epoch.
+    """Return the moment that a deadline means, in seconds since the epoch; a time of day is the next such one.
 
     Raises:
-        ValueError: neither a duration nor a moment with its zone; the message says what to give.
+        ValueError: neither a duration nor a time with its zone; the message says what to give.
     """
     match = _PARTS.fullmatch(text)
     if text and match and any(match.groups()):
@@ -84,12 +85,15 @@ def deadline_s(text: str, now_s: float) -> float:
         if length_s > 0:
             return now_s + length_s
     try:
-        moment = datetime.fromisoformat(text)
+        at = time.fromisoformat(text) if _OF_DAY.match(text) else datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"that is no time; give {EXAMPLES}") from None
-    if moment.tzinfo is None:
-        raise ValueError(f"a moment without a zone is another one on every node; add one: {text}Z is UTC")
-    return moment.timestamp()
+    if at.tzinfo is None:
+        raise ValueError(f"a time without a zone is another one on every node; add one: {text}Z is UTC")
+    if isinstance(at, datetime):
+        return at.timestamp()
+    today = datetime.combine(datetime.fromtimestamp(now_s, at.tzinfo).date(), at)
+    return (today if today.timestamp() > now_s else today + timedelta(days=1)).timestamp()
 
 
 def moment(at_s: float) -> str:

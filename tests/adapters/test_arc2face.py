@@ -269,6 +269,14 @@ class TestSpeed:
             found = model.sampler.predicted(torch.from_numpy(noise), torch.tensor(500), told, None)
         assert_allclose(found.numpy(), plain.numpy(), rtol=0, atol=2e-5)
 
+    def test_nothing_is_kept_for_gradients(self, model: Model) -> None:
+        """Upstream's loops record every step for a gradient that nobody takes; here no weight asks for one."""
+        networks = (model.sampler.unet, model.sampler._vae)
+        assert not any(weight.requires_grad for network in networks for weight in network.parameters())
+        made = frames(model, *rows(arc2face(), 2)[::2])
+        assert made.grad_fn is None
+        assert not made.requires_grad
+
     def test_the_empty_text_is_encoded_once(self, model: Model) -> None:
         """Upstream encodes it at every call; here later batches share its keys and values with the first."""
         before = model._negative

@@ -25,7 +25,7 @@ def line(kind: str = "face", value: float = 0.4, decision: str = "", number: int
 @given(
     faces=st.dictionaries(st.tuples(NUMBERS, NUMBERS), st.sampled_from(["keep", "refuse", "", " KEEP "]), max_size=8),
     pairs=st.dictionaries(st.tuples(NUMBERS, NUMBERS), st.sampled_from(["same", "apart", ""]), max_size=8),
-    label=st.text(max_size=20),
+    label=st.text(st.characters(codec=None), max_size=20),
 )
 def test_what_is_written_comes_back(
     faces: dict[tuple[int, int], str], pairs: dict[tuple[int, int], str], label: str
@@ -75,7 +75,7 @@ def test_a_spreadsheet_may_have_touched_it() -> None:
     assert decisions_of(touched, "x") == decisions_of(plain, "x")
 
 
-@pytest.mark.parametrize("label", ["=cmd()", "+1", "-1", "@x", "\tx"])
+@pytest.mark.parametrize("label", ["=cmd()", "+1", "-1", "@x", " =x"])
 def test_a_label_is_no_formula(label: str) -> None:
     """A label that a spreadsheet would compute is written as text."""
     told = Line("face", "1.0", "", "ab", label, "kept", 0.5, 0.4)

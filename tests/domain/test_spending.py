@@ -30,10 +30,29 @@ def test_a_moment_with_its_zone_is_that_moment_whenever_it_is_read(at_s: int) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "now", "then"),
+    [
+        ("06:00Z", "2031-05-01T02:00Z", "2031-05-01T06:00Z"),
+        ("06:00Z", "2031-05-01T06:00Z", "2031-05-02T06:00Z"),
+        ("06:00Z", "2031-12-31T22:30Z", "2032-01-01T06:00Z"),
+        ("06:00+02:00", "2031-05-01T03:59Z", "2031-05-01T04:00Z"),
+        ("06:00+02:00", "2031-05-01T23:00Z", "2031-05-02T04:00Z"),
+        ("01:30-05:00", "2031-05-01T05:00Z", "2031-05-01T06:30Z"),
+    ],
+)
+def test_a_time_of_day_is_the_next_one(text: str, now: str, then: str) -> None:
+    """So a schedule that begins in the evening ends in the morning, in the zone that it says."""
+    assert deadline_s(text, deadline_s(now, 0.0)) == deadline_s(then, 0.0)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("2031-05-01T06:00+02:00", None),
         ("2031-05-01T06:00", "without a zone"),
+        ("06:00", "without a zone"),
+        ("26:00Z", "no time"),
+        ("06:00Z", None),
         ("tomorrow", "no time; give a duration such as 6h"),
         ("", "no time"),
         ("0h", "no time"),

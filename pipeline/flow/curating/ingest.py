@@ -155,7 +155,10 @@ def _faces(seen: Decoded, parts: Parts, kit: Kit, asked: Curation, blank: dict[s
         numbers = photograph_measures(found, n, width_px, height_px)
         told = blank | {"face": n, "points": points.reshape(-1).astype(np.float32), "measures": numbers}
         crop = kit.crop(seen.image_HWC, points)
-        if crop is None:
+        if not np.isfinite(list(numbers.values())).all():
+            why = ", ".join(name for name, value in numbers.items() if not np.isfinite(value))
+            yield _Face(told | {"points": None, "measures": {}} | _refused("measure", UNREADABLE, why), NO_LABEL)
+        elif crop is None:
             yield _Face(told | {"points": None} | _refused("align", NO_POINTS, "the five points are no face"), NO_LABEL)
         else:
             yield _Face(told, NO_LABEL, crop)

@@ -20,7 +20,6 @@ from pipeline.flow.erase.rewrite import audit_of, require_whole, revisions_of
 from pipeline.flow.parts import Parts
 from pipeline.flow.versions import published_rows
 
-
 KEY = re.compile(r"i\d{8}-s\d{4}-a\d{2}(-t\d{2})?")
 """The form of an image's key."""
 

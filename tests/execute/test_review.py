@@ -1,0 +1,292 @@
+"""Reviewing a curation: held before anything is written, decided by people, logged; what is no decision changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.adapters.stores import MemoryStore
+from pipeline.domain.errors import PlanMismatchError, UserError
+from pipeline.domain.ports import Store
+from pipeline.domain.review import decisions_of
+from pipeline.execute.settling import Reviewed
+from pipeline.flow.commit import enrolled_receipt_name
+from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
+from tests.flow.private_world import copied
+from tests.worlds import bytes_of
+
+QUEUE, PAGE, LOG = "private/review/g0.csv", "private/review/g0.html", "private/review/g0-decided.csv"
+
+
+def recipe(root: Path) -> object:
+    """Return a recipe whose queue lists nearly everybody."""
+    curate = crawl_recipe(root)["curate"]
+    return crawled(root, curate={**curate, "review": {"margin_cos": 0.5}})
+
+
+def run(root: Path, store: Store, decisions: bytes | None = None, *, hold: bool = False) -> object:
+    """Curate with decisions that were given back, or without."""
+    asked = Reviewed(hold=hold)
+    if decisions is not None:
+        asked = Reviewed(decisions_of(decisions, "given.csv"), decisions, hold)
+    return gather(recipe(root), store, asked)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a crawl of five people, one under two labels, and a stray."""
+    root = crawl(tmp_path_factory.mktemp("review") / "crawl", {f"p{n:02d}": range(5) for n in range(5)})
+    crawl(root, {"p04-again": range(5, 9)})
+    (root / "p00" / "stray.png").write_bytes(png(picture(50, 0)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(root: Path) -> MemoryStore:
+    """Return a curation that holds."""
+    store = MemoryStore()
+    assert run(root, store, hold=True) is None
+    return store
+
+
+@pytest.fixture
+def held(made: MemoryStore) -> MemoryStore:
+    """Return a copy of it that may be changed."""
+    return copied(made)
+
+
+@pytest.fixture(scope="module")
+def untouched(root: Path, made: MemoryStore) -> dict[str, tuple[int | None, str]]:
+    """Return what becomes of every input where nobody decides otherwise."""
+    store = copied(made)
+    run(root, store)
+    return outcomes(store)
+
+
+def table(store: Store, path: str = QUEUE) -> list[dict[str, str]]:
+    """Return the lines of a queue."""
+    return list(csv.DictReader(io.StringIO(store.get(path).decode())))
+
+
+def given(lines: list[dict[str, str]]) -> bytes:
+    """Return a queue as somebody gives it back."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(lines[0]))
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue().encode()
+
+
+def about(store: Store, label: str, now: str) -> dict[str, str]:
+    """Return the first line about faces of a label, or about a pair of which it is one."""
+    return next(one for one in table(store) if label in one["label"] and one["now"] == now)
+
+
+def decided(line: dict[str, str], word: str) -> dict[str, str]:
+    """Return a line with its decision."""
+    return {**line, "decision": word}
+
+
+def paths(store: Store) -> dict[str, str]:
+    """Return row of every input -> its path."""
+    from pipeline.adapters.segments.plain import ParquetTables
+
+    listed = ParquetTables().read(store, "private/sources/s000001.parquet", ["row", "path"])
+    return {str(r): p.decode() for r, p in zip(listed["row"].tolist(), listed["path"], strict=True)}
+
+
+def test_held_and_gone_on(root: Path, held: MemoryStore) -> None:
+    """A run that held has stored no image, and goes on to the dataset of a run that never held."""
+    assert not held.list("segments/")
+    assert not held.list("versions/")
+    assert {one["kind"] for one in table(held)} == {"face", "pair"}
+    run(root, held)
+    straight = MemoryStore()
+    run(root, straight)
+    assert bytes_of(held) == bytes_of(straight)
+
+
+def test_a_face_is_refused(root: Path, held: MemoryStore, untouched: dict[str, tuple[int | None, str]]) -> None:
+    """A face that people refuse is not published, its template is without it, and nobody else changes."""
+    line = about(held, "p01", "kept")
+    name = paths(held)[line["id"].partition(".")[0]]
+    published = run(root, held, given([decided(line, "refuse")]))
+    found = outcomes(held)
+    assert found[name] == (None, "refused_by_review")
+    assert {p: o for p, o in found.items() if p != name} == {p: o for p, o in untouched.items() if p != name}
+    assert held.get(LOG).decode().splitlines()[1:] == [f"face,{line['id']},,refuse"]
+    assert published.manifest.counts["curated"][0]["decided_by_review"] == 1
+    assert published.manifest.counts["inputs"]["reasons"]["clean"]["refused_by_review"] == 1
+
+
+def test_a_face_is_kept(root: Path, held: MemoryStore, untouched: dict[str, tuple[int | None, str]]) -> None:
+    """A stray that people keep stands under its label, whatever its cosine."""
+    stray = next(one for one in table(held) if one["now"] == "refused")
+    assert untouched["p00/stray.png"] == (None, "not_of_its_label")
+    run(root, held, given([decided(stray, "keep")]))
+    found = outcomes(held)
+    assert found["p00/stray.png"] == found["p00/000.png"]
+    assert found["p00/000.png"] == untouched["p00/000.png"]
+
+
+def test_two_people_stay_apart_and_two_are_one(
+    root: Path, held: MemoryStore, untouched: dict[str, tuple[int | None, str]]
+) -> None:
+    """What people say of pairs comes before every threshold."""
+    assert untouched["p04/000.png"][0] == untouched["p04-again/005.png"][0]
+    pairs = [one for one in table(held) if one["kind"] == "pair"]
+    merged = next(one for one in pairs if one["now"] == "merged")
+    other = next(one for one in pairs if one["now"] == "apart")
+    run(root, held, given([decided(merged, "apart"), decided(other, "same")]))
+    found = outcomes(held)
+    assert found["p04/000.png"][0] != found["p04-again/005.png"][0]
+    one, two = re.findall(r"p\d\d(?:-again)?", other["label"])
+    assert found[f"{one}/000.png"][0] == found[f"{two}/000.png"][0] is not None
+
+
+def test_decided_twice(root: Path, held: MemoryStore) -> None:
+    """The newest queue holds what was decided, so that it can be gone through again; the last table counts."""
+    line = about(held, "p01", "kept")
+    run(root, held, given([decided(line, "refuse")]), hold=True)
+    again = table(held)
+    assert [one["decision"] for one in again if one["id"] == line["id"]] == ["refuse"]
+    stray = next(one for one in again if one["now"] == "refused" and not one["decision"])
+    run(root, held, given([decided(one, "keep") if one is stray else one for one in again]), hold=True)
+    assert len(held.get(LOG).splitlines()) == 3
+    withdrawn = [{**one, "decision": ""} for one in table(held)]
+    run(root, held, given(withdrawn))
+    straight = MemoryStore()
+    run(root, straight)
+    assert {p: b for p, b in bytes_of(held).items() if "review/" not in p} == {
+        p: b for p, b in bytes_of(straight).items() if "review/" not in p
+    }
+
+
+def test_the_same_decisions_again_change_nothing(root: Path, held: MemoryStore) -> None:
+    """A run with the decisions that are honoured already goes on where the last one was."""
+    body = given([decided(about(held, "p01", "kept"), "refuse")])
+    run(root, held, body, hold=True)
+    before = held.get(f"receipts/{enrolled_receipt_name(0)}.json")
+    run(root, held, body)
+    assert held.get(f"receipts/{enrolled_receipt_name(0)}.json") == before
+
+
+def changed(line: dict[str, str], **columns: str) -> list[dict[str, str]]:
+    """Return a line about something else."""
+    return [{**line, **columns}]
+
+
+def test_what_is_about_something_else_changes_nothing(root: Path, held: MemoryStore) -> None:
+    """A queue of another dataset, a picture that is another one, nobody to be of: one line, and all stands as it was."""
+    face, stray = about(held, "p01", "kept"), next(one for one in table(held) if one["now"] == "refused")
+    pair = next(one for one in table(held) if one["now"] == "merged")
+    run(root, held, given([decided(face, "refuse")]), hold=True)
+    before = bytes_of(held)
+    for lines, said in (
+        (changed(face, sha256="00" * 32, decision="refuse"), f"{face['id']}: its picture is another one"),
+        (changed(face, id="99999.0", decision="refuse"), "99999.0: its picture is not among the faces"),
+        (changed(pair, sha256="00" * 32, decision="apart"), "they are others here"),
+        (changed(pair, id="7.77", decision="apart"), "they are not both here"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            run(root, held, given(lines))
+        assert bytes_of(held) == before, said
+    del stray
+
+
+def test_people_may_not_contradict_themselves(root: Path, held: MemoryStore) -> None:
+    """Three who are one by two decisions, two of them apart by a third: one line."""
+    pairs = {frozenset((o["id"], o["other"])): o for o in table(held) if o["kind"] == "pair"}
+    people = sorted({name for pair in pairs for name in pair})
+    one, two, three = next(
+        (a, b, c)
+        for a in people for b in people for c in people
+        if all(frozenset(p) in pairs and len(set(p)) == 2 for p in ((a, b), (b, c), (a, c)))
+    )  # fmt: skip
+    lines = [
+        decided(pairs[frozenset((one, two))], "same"),
+        decided(pairs[frozenset((two, three))], "same"),
+        decided(pairs[frozenset((one, three))], "apart"),
+    ]
+    with pytest.raises(UserError, match="are apart, and by others the same"):
+        run(root, held, given(lines))
+
+
+def test_nothing_is_decided_of_what_is_published(root: Path, held: MemoryStore) -> None:
+    """Once the generation is published, decisions are refused, and say how they could be given."""
+    body = given([decided(about(held, "p01", "kept"), "refuse")])
+    run(root, held)
+    with pytest.raises(PlanMismatchError, match="a version never changes"):
+        run(root, held, body)
+
+
+class Killed(BaseException):
+    """The power went."""
+
+
+@dataclasses.dataclass
+class Dying(MemoryStore):
+    """A store whose changes end after so many."""
+
+    left: int = 10**9
+
+    def __post_init__(self) -> None:
+        """Begin as an empty store."""
+        super().__init__()
+
+    def _spend(self) -> None:
+        if self.left <= 0:
+            raise Killed
+        self.left -= 1
+
+    def put(self, path: str, data: bytes) -> None:
+        """Store, or die."""
+        self._spend()
+        super().put(path, data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Store, or die."""
+        self._spend()
+        return super().put_if_absent(path, data)
+
+    def delete(self, path: str) -> None:
+        """Delete, or die."""
+        self._spend()
+        super().delete(path)
+
+
+def test_the_page_is_one_file_with_crops_alone(held: MemoryStore) -> None:
+    """The page fetches nothing, runs nothing, shows crops of the stored size, and lies under private/ with the queue."""
+    from PIL import Image
+
+    page = held.get(PAGE).decode()
+    assert not re.search(r"<script|<link|<iframe|@import|url\(|http-equiv", page)
+    sources = re.findall(r'<img [^>]*src="([^"]*)"', page)
+    assert len(sources) > 20
+    import base64
+
+    for source in sources:
+        kind, _, body = source.partition(",")
+        assert kind == "data:image/jpeg;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(body))).size == (32, 32)
+    assert page.count('class="asked"') == sum(one["kind"] == "face" for one in table(held))
+    assert [p for p in held.list("") if "review" in p] == [QUEUE, PAGE]
+
+
+def test_a_hostile_label_is_text(tmp_path: Path) -> None:
+    """A folder whose name is markup, or no text at all, is shown as what it is called."""
+    crawl(tmp_path, {"p00": range(4), "p01": range(4)})
+    (tmp_path / "p00").rename(tmp_path / "<script>alert(1)<")
+    (tmp_path / "p01").rename(str(tmp_path).encode() and Path(str(tmp_path) + "/p\udcff"))
+    store = MemoryStore()
+    run(tmp_path, store, hold=True)
+    page = store.get(PAGE).decode()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;" in page
+    assert "\\udcff" in page
+    assert len(table(store)) > 2
