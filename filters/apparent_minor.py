@@ -49,7 +49,9 @@ class Options(FilterNode):
         if (self.age_group is None) == (self.years is None):
             raise ValueError("give exactly one of `age_group` and `years`")
         mine = {"margin_years"} if self.age_group else {"max_probability", "minors"}
-        if strays := sorted(mine & self.model_fields_set):
+        # a recipe that was read from a dataset states every option
+        given = {name for name in mine if getattr(self, name) != type(self).model_fields[name].default}
+        if strays := sorted(given):
             raise ValueError(f"{', '.join(strays)} goes with the other of `age_group` and `years`")
         return self
 

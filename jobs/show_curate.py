@@ -41,6 +41,8 @@ def print_curated(published: Published, uri: str, view: View) -> None:
     fact(console, "Labels", f"{told}{newest['joined_published']} joined published people")
     if newest["moved_faces"]:
         fact(console, "Moved", f"{newest['moved_faces']} images stand under another label than their source's")
+    if counts["images_ai_made"]:
+        fact(console, "AI-made", f"{counts['images_ai_made']} images say of themselves that a model made them")
     if newest["alike_published"]:
         pairs = ", ".join(f"{a} and {b} ({cos:.3f})" for a, b, cos in newest["alike_published"][:5])
         fact(console, "Look", f"published identities that new images match both: {pairs}; they stay apart")

@@ -252,10 +252,17 @@ class AutoscalerOptions(Kind):
     resources: Resources
 
 
+class AuthOptions(Kind):
+    """Who may use a Ray cluster: with `token`, KubeRay makes one and hands it to the pods."""
+
+    mode: Literal["token"] = "token"
+
+
 class RayClusterSpec(Kind):
     """A Ray cluster."""
 
     ray_version: str
+    auth_options: AuthOptions = AuthOptions()
     enable_in_tree_autoscaling: bool = True
     autoscaler_options: AutoscalerOptions
     head_group_spec: HeadGroup

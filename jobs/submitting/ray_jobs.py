@@ -100,12 +100,18 @@ class RayJobsGround:
 
     def _connected(self) -> Any:
         if self._client is None:
+            from ray.exceptions import AuthenticationError
             from ray.job_submission import JobSubmissionClient
 
             for talkative in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
                 logging.getLogger(f"ray.{talkative}").setLevel(logging.WARNING)
             try:
                 self._client = JobSubmissionClient(self._address)
+            except AuthenticationError as error:
+                raise UserError(
+                    f"--address {self._address or '(none)'}: the Ray cluster refused the token ({_gist(error)}); set "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to its own"
+                ) from None
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise UserError(
                     f"--address {self._address or '(none)'}: no Ray cluster with a dashboard answers there "

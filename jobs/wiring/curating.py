@@ -97,12 +97,15 @@ def photograph_names(recipe: Recipe) -> tuple[str, ...]:
 
 def _check_minors(recipe: Recipe, where: str, policy: str, names: tuple[str, ...]) -> None:
     judged = any(f.use == "apparent-minor" for f in recipe.filters)
-    estimated = any(n.startswith("apparent_age") for n in names)
-    if policy == "refuse" and estimated and not judged:
-        raise RecipeError(
-            f"{where}: faces that look like minors are to be refused, and an age is estimated, but no filter reads it: "
-            "add `- {use: apparent-minor}` to filters, or state curate.minors: keep"
-        )
+    estimates = [n for n in names if n.startswith("apparent_age")]
+    if policy != "refuse" or not estimates or judged:
+        return
+    years = next((n for n in estimates if "=" not in n), None)
+    option = f"years: {years}" if years else f"age_group: {estimates[0].partition('=')[0]}"
+    raise RecipeError(
+        f"{where}: faces that look like minors are to be refused, and an age is estimated, but no filter reads it: "
+        f"add `- {{use: apparent-minor, {option}}}` to filters, or state curate.minors: keep"
+    )
 
 
 def open_kit(recipe: Recipe) -> Kit:

@@ -6,7 +6,7 @@ skipped in silence, so that what was put in can be counted against what came out
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Protocol
@@ -192,3 +192,20 @@ class Decoded:
     orientation: int = 1
     notes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+
+
+MADE_BY_MODELS = frozenset(
+    f"iptc:{term.lower()}"
+    for term in (
+        "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia", "compositeSynthetic",
+    )
+)  # fmt: skip
+"""IPTC's digital source types of pictures that a model, or another program, made wholly or in part."""
+
+
+def says_ai_made(marks: Iterable[str]) -> bool:
+    """Return whether a picture's marks state that a model made it, wholly or in part; a credential alone does not.
+
+    Source: IPTC NewsCodes, "Digital Source Type"; an enhancement (`algorithmicallyEnhanced`) is none of these.
+    """
+    return any(mark.lower() in MADE_BY_MODELS for mark in marks)

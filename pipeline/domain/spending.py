@@ -42,7 +42,7 @@ class Limits(Section):
 
     budget: Budget = Budget()
     deadline: Annotated[str, Field(max_length=64)] | None = None
-    """When the run stops: so long after its start (`6h`), or at a time with its zone (`06:00Z`, `2031-05-01T06:00Z`)."""
+    """When the run stops: so long after its start (`6h`), or at a time and zone (`06:00Z`, `2031-05-01T06:00Z`)."""
     idle_s: Annotated[float, Field(ge=0, le=86_400)] | None = 120.0
     """Workers that have had nothing to do for so long are let go, between rounds too; null keeps them to the end."""
 

@@ -37,7 +37,7 @@ from pipeline.execute.session import Session, work
 from pipeline.execute.settling import Reviewed, settle, what_stands
 from pipeline.flow.audit import plan_audit
 from pipeline.flow.commit import Books, enrolled_path, enrolled_receipt_name
-from pipeline.flow.curating.account import account_of
+from pipeline.flow.curating.account import account_of, ai_made_of
 from pipeline.flow.curating.clean import limits_of, plan_clean
 from pipeline.flow.curating.ingest import plan_ingest
 from pipeline.flow.curating.kit import Kit, curation
@@ -203,6 +203,7 @@ def _published(
         "missing_by_cell": {},
         "rounds": 1,
         "inputs": account,
+        "images_ai_made": ai_made_of(parts, rows),
         "sources": _sources(kit, books, step.number),
         "curated": _told(books, step.number),
     }

@@ -220,8 +220,9 @@ def begin(parts: Parts, step: Step) -> None:
 
 
 def stored_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as it is stored: without the places where galleries of people lie, whose digests tell them.
+    """Return a recipe as it is stored: without the places where galleries and photographs of people lie.
 
+    Galleries are told by their digests, sources by their number; the listing under `private/` has their names.
     What was prepared from them stands under `private/`, so nothing that continues the dataset asks for them.
     """
     raw = recipe.model_dump(mode="json")
@@ -231,6 +232,8 @@ def stored_recipe(recipe: Recipe) -> dict[str, Any]:
             gallery["source"] = f"{NOT_TOLD}{gallery['name']}"
     if settings["control_digest"] is not None:
         settings["control"] = f"{NOT_TOLD}control"
+    for number, source in enumerate(raw.get("sources", ()), start=1):
+        source["path"] = f"{NOT_TOLD}{number}"
     return raw
 
 

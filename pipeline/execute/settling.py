@@ -56,8 +56,9 @@ class Reviewed:
 
     @property
     def digest(self) -> str:
-        """Return the digest of what was decided; empty where nothing was."""
-        return sha256_hex(self.decisions.log()) if self.decisions else ""
+        """Return the digest of what was decided, and of what about; empty where nothing was."""
+        digests = [*self.decisions.faces.values(), *self.decisions.pairs.values()]
+        return sha256_hex(self.decisions.log() + "\n".join(digests).encode()) if self.decisions else ""
 
 
 def what_stands(parts: Parts, kit: Kit, step: Step, past: Past) -> Before:

@@ -245,6 +245,8 @@ class TestSpeed:
         assert float(apart.max()) <= most
 
     @pytest.mark.soak
+    # torch.compile imports torch.jit, which warns of its own end
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_compiled_within_a_stated_distance(self, model: Model) -> None:
         """Compiled networks stay within 1e-4 of uncompiled ones, and rows of a batch stay apart."""
         vectors, conditions, noise = rows(arc2face())

@@ -4,8 +4,8 @@ Run as `python -m tests.benchmarks.bench_arc2face [threads] [rounds]`. Three way
 identities at equal steps: all in one batch; one identity per call of ours; and one identity per call as upstream's loop
 does it, with the stock parts of diffusers (both texts encoded at every call, their keys and values at every step).
 Rounds alternate between the ways, so that a busy machine slows all alike; the table shows medians, by the clock and in
-CPU time, which a busy machine disturbs less. On a machine with an accelerator it runs there, in the precision asked for,
-and the published configuration can be timed with weights by formula: the arithmetic is that of the published ones.
+CPU time, which a busy machine disturbs less. On an accelerator it runs there, in the precision asked for, and the
+published configuration can be timed with weights by formula: the arithmetic is that of the published ones.
 """
 
 from __future__ import annotations

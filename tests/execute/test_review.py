@@ -1,23 +1,30 @@
-"""Reviewing a curation: held before anything is written, decided by people, logged; what is no decision changes nothing."""
+"""Reviewing a curation: held before anything is written, decided by people, logged; no decision is lost."""
 
 from __future__ import annotations
 
+import base64
 import csv
-import dataclasses
 import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from pipeline.adapters.review_page import review_page
+from pipeline.adapters.segments.plain import ParquetTables
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import PlanMismatchError, UserError
 from pipeline.domain.ports import Store
-from pipeline.domain.review import decisions_of
+from pipeline.domain.review import Line, decisions_of
 from pipeline.execute.settling import Reviewed
 from pipeline.flow.commit import enrolled_receipt_name
+from pipeline.flow.curating.review import Item
 from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
+from tests.flow.erasing import DyingAtAnyChange, filled
 from tests.flow.private_world import copied
+from tests.flow.test_run import Killed
 from tests.worlds import bytes_of
 
 QUEUE, PAGE, LOG = "private/review/g0.csv", "private/review/g0.html", "private/review/g0-decided.csv"
@@ -39,11 +46,21 @@ def run(root: Path, store: Store, decisions: bytes | None = None, *, hold: bool 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a crawl of five people, one under two labels, and a stray."""
+    """Return a crawl of five people, one under two labels, a look-alike of one of them, and two of another."""
     root = crawl(tmp_path_factory.mktemp("review") / "crawl", {f"p{n:02d}": range(5) for n in range(5)})
     crawl(root, {"p04-again": range(5, 9)})
-    (root / "p00" / "stray.png").write_bytes(png(picture(50, 0)))
+    (root / "p00" / "stray.png").write_bytes(png(blend(0, 50, 0)))
+    for name, other in (("p60", 51), ("p61", 52)):
+        (root / name).mkdir()
+        for image in range(4):
+            (root / name / f"{image:03d}.png").write_bytes(png(blend(2, other, image)))
     return root
+
+
+def blend(one: int, other: int, image: int) -> np.ndarray:
+    """Return a picture of somebody who looks like two made-up people."""
+    both = 0.55 * picture(one, image).astype(np.float64) + 0.45 * picture(other, image)
+    return both.round().astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +111,6 @@ def decided(line: dict[str, str], word: str) -> dict[str, str]:
 
 def paths(store: Store) -> dict[str, str]:
     """Return row of every input -> its path."""
-    from pipeline.adapters.segments.plain import ParquetTables
-
     listed = ParquetTables().read(store, "private/sources/s000001.parquet", ["row", "path"])
     return {str(r): p.decode() for r, p in zip(listed["row"].tolist(), listed["path"], strict=True)}
 
@@ -182,11 +197,11 @@ def changed(line: dict[str, str], **columns: str) -> list[dict[str, str]]:
 
 
 def test_what_is_about_something_else_changes_nothing(root: Path, held: MemoryStore) -> None:
-    """A queue of another dataset, a picture that is another one, nobody to be of: one line, and all stands as it was."""
-    face, stray = about(held, "p01", "kept"), next(one for one in table(held) if one["now"] == "refused")
+    """A queue of another dataset, or a picture that is another one by now: one line, and all stands as it was."""
+    face = about(held, "p01", "kept")
     pair = next(one for one in table(held) if one["now"] == "merged")
     run(root, held, given([decided(face, "refuse")]), hold=True)
-    before = bytes_of(held)
+    before = whole(held)
     for lines, said in (
         (changed(face, sha256="00" * 32, decision="refuse"), f"{face['id']}: its picture is another one"),
         (changed(face, id="99999.0", decision="refuse"), "99999.0: its picture is not among the faces"),
@@ -195,8 +210,7 @@ def test_what_is_about_something_else_changes_nothing(root: Path, held: MemorySt
     ):
         with pytest.raises(UserError, match=re.escape(said)):
             run(root, held, given(lines))
-        assert bytes_of(held) == before, said
-    del stray
+        assert whole(held) == before, said
 
 
 def test_people_may_not_contradict_themselves(root: Path, held: MemoryStore) -> None:
@@ -225,51 +239,46 @@ def test_nothing_is_decided_of_what_is_published(root: Path, held: MemoryStore) 
         run(root, held, body)
 
 
-class Killed(BaseException):
-    """The power went."""
+def whole(store: Store) -> dict[str, bytes]:
+    """Return every file that must be the same whoever made it, the private ones too."""
+    private = {p: store.get(p) for p in store.list("private/") if not p.endswith("given.csv")}
+    return {**bytes_of(store), **private}
 
 
-@dataclasses.dataclass
-class Dying(MemoryStore):
-    """A store whose changes end after so many."""
+@pytest.mark.parametrize("dies_at", [2, 5, 8, 11, 14, 17])
+@pytest.mark.parametrize("after", [False, True])
+def test_decisions_outlive_a_kill(root: Path, drawn: tuple[MemoryStore, bytes], dies_at: int, after: bool) -> None:
+    """A run with decisions that is killed ends in their dataset, without naming them again once they were taken."""
+    made, body = drawn
+    straight = copied(made)
+    run(root, straight, body)
+    dying = filled(DyingAtAnyChange(dies_at, after=after), made)
+    with pytest.raises(Killed):
+        run(root, dying, body)
+    store = copied(dying)
+    taken = store.size("private/review/g0.given.csv") is not None
+    run(root, store, None if taken else body)
+    assert whole(store) == whole(straight)
 
-    left: int = 10**9
 
-    def __post_init__(self) -> None:
-        """Begin as an empty store."""
-        super().__init__()
-
-    def _spend(self) -> None:
-        if self.left <= 0:
-            raise Killed
-        self.left -= 1
-
-    def put(self, path: str, data: bytes) -> None:
-        """Store, or die."""
-        self._spend()
-        super().put(path, data)
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Store, or die."""
-        self._spend()
-        return super().put_if_absent(path, data)
-
-    def delete(self, path: str) -> None:
-        """Delete, or die."""
-        self._spend()
-        super().delete(path)
+@pytest.fixture(scope="module")
+def drawn(root: Path, made: MemoryStore) -> tuple[MemoryStore, bytes]:
+    """Return a curation whose images are written, one step before it is published, and decisions about it."""
+    body = given([decided(about(made, "p01", "kept"), "refuse"), decided(about(made, "p61", "apart"), "same")])
+    store = filled(DyingAtAnyChange(18, after=True), made)
+    with pytest.raises(Killed):
+        run(root, store)
+    assert store.list("receipts/make-")
+    assert not store.list("versions/")
+    return copied(store), body
 
 
 def test_the_page_is_one_file_with_crops_alone(held: MemoryStore) -> None:
-    """The page fetches nothing, runs nothing, shows crops of the stored size, and lies under private/ with the queue."""
-    from PIL import Image
-
+    """The page fetches and runs nothing, shows crops of the stored size, and lies under private/ with the queue."""
     page = held.get(PAGE).decode()
     assert not re.search(r"<script|<link|<iframe|@import|url\(|http-equiv", page)
     sources = re.findall(r'<img [^>]*src="([^"]*)"', page)
     assert len(sources) > 20
-    import base64
-
     for source in sources:
         kind, _, body = source.partition(",")
         assert kind == "data:image/jpeg;base64"
@@ -279,14 +288,14 @@ def test_the_page_is_one_file_with_crops_alone(held: MemoryStore) -> None:
 
 
 def test_a_hostile_label_is_text(tmp_path: Path) -> None:
-    """A folder whose name is markup, or no text at all, is shown as what it is called."""
+    """A folder whose name is markup is shown as what it is called; one whose name is no text ends nothing."""
     crawl(tmp_path, {"p00": range(4), "p01": range(4)})
     (tmp_path / "p00").rename(tmp_path / "<script>alert(1)<")
-    (tmp_path / "p01").rename(str(tmp_path).encode() and Path(str(tmp_path) + "/p\udcff"))
     store = MemoryStore()
     run(tmp_path, store, hold=True)
     page = store.get(PAGE).decode()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page
-    assert "\\udcff" in page
     assert len(table(store)) > 2
+    line = Line("face", "1.0", "", "ab", "\udcff", "kept", 0.5, 0.4)
+    assert b"\\udcff" in review_page("x", [Item(line, (), (), ("\udcff",))], "g0.csv")

@@ -75,6 +75,7 @@ def test_documents_speak_of_real_people(place: Path, tmp_path: Path) -> None:
     facemint("report", place, "--out", tmp_path / "report.html")
     store = LocalStore(place)
     written = {p: store.get(p).decode() for p in store.list("") if p.endswith((".md", ".html", "croissant.json"))}
+    written = {p: text for p, text in written.items() if not p.startswith("private/")}
     written["report"] = (tmp_path / "report.html").read_text()
     assert {p.partition("/")[0] for p in written} >= {"versions", "exports", "report"}
     for path, text in written.items():
@@ -206,3 +207,24 @@ def test_a_folder_of_inputs_is_erased_by_its_path(place: Path) -> None:
     assert not [p for p in store.list("") if b"person-0003" in store.get(p)]
     assert facemint("verify", place, "--deep")["problems"] == []
     assert "no input lies there" in refused("erase", place, "--source", "person-0003/")
+
+
+def test_a_signature_does_not_say_that_people_were_generated(place: Path, tmp_path: Path) -> None:
+    """A version of photographs is signed as one that was captured; its images are not signed as made by us."""
+    pytest.importorskip("c2pa", reason="the extra facemint[c2pa] is not installed")
+    from pipeline.adapters.signing import CAPTURED, DATA
+    from tests.jobs.test_sign import authority
+
+    pair = authority()
+    pems = {name: tmp_path / f"{name}.pem" for name in ("chain", "key")}
+    for name, path in pems.items():
+        path.write_bytes(getattr(pair, name))
+    by = ("--cert", pems["chain"], "--key", pems["key"])
+    facemint("sign", place, *by)
+    sidecar = LocalStore(place).get("versions/v000001/manifest.c2pa")
+    assert CAPTURED.encode() in sidecar
+    assert DATA.encode() not in sidecar
+    facemint("sign", place, "--check")
+    facemint("export", place, "--to", "imagefolder", "--out", tmp_path / "images")
+    said = refused("sign", "--images", tmp_path / "images", "--out", tmp_path / "signed", *by)
+    assert "an export of photographs of real people" in said

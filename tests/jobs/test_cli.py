@@ -106,7 +106,7 @@ def test_a_bad_file_ends_in_one_clear_line(tmp_path: Path, text: str, message: s
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["generate", "no-such-recipe", "--out", "x"], 2, "neither a file nor a shipped recipe; shipped: demo, tiny"),
+        (["generate", "no-such-recipe", "--out", "x"], 2, "neither a file nor a shipped recipe; shipped: arc2face_10k, "),
         (["generate", "gone.yaml", "--out", "x"], 2, "gone.yaml: no such file"),
         (["generate", "demo", "--out", "ftp://host/x"], 2, "ftp"),
         (["generate", "demo", "--out", "/proc/nowhere/x"], 2, "/proc/nowhere"),
@@ -197,16 +197,22 @@ def test_a_commercial_recipe_refuses_a_model_whose_licence_forbids_it(monkeypatc
 
 def test_the_recipe_verb_lists_checks_and_describes() -> None:
     """It names the shipped recipes, fills in defaults, and prints a JSON Schema that knows the components."""
-    assert facemint("recipe").stdout.split() == ["demo", "tiny"]
+    assert {"demo", "tiny", "vec2face_10k"} <= set(facemint("recipe").stdout.split())
     assert yaml.safe_load(facemint("recipe", "tiny").stdout)["identities"]["count"] == 12
     schema = json.loads(facemint("recipe", "--schema").stdout)
     assert "PhantomGeneratorOptions" in schema["$defs"]
 
 
-@pytest.mark.parametrize("name", recipe_file.shipped_recipes())
+def minting() -> list[str]:
+    """Return the shipped recipes that mint; those that curate ask for a licence first, and have tests of their own."""
+    kinds = {name: recipe_file.read_recipe(recipe_file.find(name))["kind"] for name in recipe_file.shipped_recipes()}
+    return [name for name, kind in kinds.items() if kind == "generate"]
+
+
+@pytest.mark.parametrize("name", minting())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    """A recipe that ships can be read as it is."""
-    assert wiring.load_recipe(name).name == name
+    """A recipe that ships can be read as it is, whether its weights are here or not."""
+    assert wiring.load_recipe(name, unfetched=True).name == name
 
 
 def test_two_runs_cannot_hold_one_dataset(tmp_path: Path) -> None:

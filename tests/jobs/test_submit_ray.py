@@ -16,7 +16,16 @@ import pytest
 import yaml
 
 from pipeline.adapters.stores import LocalStore
-from tests.end_to_end.commands import end, larger_recipe, receipts_in, require_undisturbed, run, start, wait_for
+from tests.end_to_end.commands import (
+    end,
+    larger_recipe,
+    receipts_in,
+    require_one_line,
+    require_undisturbed,
+    run,
+    start,
+    wait_for,
+)
 from tests.worlds import mint, sketches
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak]
@@ -110,8 +119,7 @@ def test_statuses_are_those_of_the_run(cluster: dict[str, str], tmp_path: Path) 
     assert "use another --out, or the recipe in recipes/g0.yaml" in errors
     status, errors = run(submit(cluster, recipe, tmp_path / "set"), **{**cluster, "RAY_AUTH_TOKEN": "f" * 32})
     assert status == 2
-    assert errors.startswith("facemint: --address http://127.0.0.1:")
-    assert errors.count("\n") == 1
+    require_one_line(errors, "--address http://127.0.0.1:", "the Ray cluster refused the token")
     elsewhere = {**cluster, "ADDRESS": f"http://127.0.0.1:{free_port()}"}
     status, errors = run(submit(elsewhere, recipe, tmp_path / "set"), **elsewhere)
     assert status == 2

@@ -19,6 +19,7 @@ from jobs.wiring.watching import deliver
 from pipeline.adapters.stores import LocalStore
 from pipeline.adapters.webhook import TRIES, WebhookError, post
 from pipeline.domain.errors import LeaseHeldError, OutputError, TargetNotReachedError
+from pipeline.execute.run import generate
 from pipeline.flow.commit import receipts
 from tests.crawls import crawl, crawled
 from tests.execute.toys import Toy, units
@@ -238,3 +239,19 @@ def test_a_curation_is_watched_like_any_run(tmp_path: Path) -> None:
     assert "ingest" in stages
     text = (tmp_path / "m.prom").read_text()
     assert f'ray_facemint_units_total{{dataset="{recipe.name}",run="{said["run"]}",stage="ingest"}}' in text
+
+
+def test_a_store_that_fails_after_the_end_fails_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The parent's manifest cannot be read when the summary is written: it says so, and the run has ended well."""
+    mint_watched(tmp_path)
+    recipe, store = sketches(identities={**SMALL["identities"], "count": 6}), LocalStore(tmp_path / "set")
+    outlets = wiring.Outlets(summary=str(tmp_path / "s.json"))
+    with (
+        caplog.at_level(logging.WARNING, "facemint"),
+        wiring.watched(recipe, store.uri, Silent(), outlets) as watch,
+    ):
+        watch.publish(generate(watch.begin(wiring.session_on(recipe, store, watch))))
+        store.delete("versions/v000001/manifest.json")
+    said = json.loads((tmp_path / "s.json").read_text())
+    assert (said["outcome"], said["published"]) == ("done", None)
+    assert "versions/v000001/manifest.json: missing" in caplog.text

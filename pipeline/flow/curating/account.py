@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.domain.errors import StoreError
+from pipeline.domain.intake import says_ai_made
 from pipeline.domain.manifest import IndexRow
 from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.records import slot_of
 from pipeline.flow.curating.outcomes import outcome_path
 from pipeline.flow.curating.rows import UNREADABLE, WHERE
+from pipeline.flow.curating.write import MARKS
 from pipeline.flow.parts import Parts
 
 NOT_PUBLISHED = "identity_not_published"
@@ -68,6 +70,19 @@ def account_of(
     for (stage, reason), number in sorted(why.items(), key=lambda item: (STAGES.index(item[0][0]), item[0][1])):
         by_stage.setdefault(stage, {})[reason] = number
     return {"listed": listed, "kept": kept, "refused": refused, "unreadable": unreadable, "reasons": by_stage}
+
+
+def ai_made_of(parts: Parts, rows: Sequence[IndexRow]) -> int:
+    """Return how many published images say of themselves that a model made them."""
+    keys: dict[str, set[str]] = {}
+    for row in rows:
+        keys.setdefault(row.segment, set()).add(row.key)
+    found = 0
+    for unit, mine in sorted(keys.items()):
+        columns = parts.segments.read_columns(parts.store, unit, ["key", "sourced"])
+        said = (dict(words).get(MARKS, "") for words in columns["sourced"])
+        found += sum(k in mine and says_ai_made(words.split()) for k, words in zip(columns["key"], said, strict=True))
+    return found
 
 
 def _reasons(parts: Parts, generation: int) -> dict[tuple[int, int], str]:

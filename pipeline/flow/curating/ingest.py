@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.domain.curation import Curation
 from pipeline.domain.detection import Detections, chosen_face
 from pipeline.domain.hashes import perceptual_hash
-from pipeline.domain.intake import Decoded, Refusal, Unreadable
+from pipeline.domain.intake import Decoded, Refusal, Unreadable, says_ai_made
 from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.records import Float32, UInt8
 from pipeline.domain.unit import Stage, Unit
@@ -85,7 +85,7 @@ def _found(listed: Sequence[Listed], parts: Parts, kit: Kit, asked: Curation) ->
             yield _Face(blank | seen, NO_LABEL)
             continue
         blank |= {"notes": list(seen.notes), "marks": list(seen.marks)}
-        if asked.decoding.ai_made == "refuse" and _ai_made(seen):
+        if asked.decoding.ai_made == "refuse" and says_ai_made(seen.marks):
             yield _Face(blank | _refused("decode", AI_MADE, ", ".join(seen.marks)), NO_LABEL)
             continue
         bucket = bucket_of(owner, one.row, asked.buckets)
@@ -218,10 +218,6 @@ def _numbered(parts: Parts, held: Sequence[_Face]) -> list[_Face]:
 
 def _row(emb_NE: Float32, n: int) -> Float32:
     return np.ascontiguousarray(emb_NE[n])
-
-
-def _ai_made(seen: Decoded) -> bool:
-    return any("algorithmic" in mark.lower() or mark == "c2pa:ai" for mark in seen.marks)
 
 
 def _blank(one: Listed, owner: str, sha256: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from pipeline.flow.parts import Parts
 from pipeline.flow.past import published_siblings
 from pipeline.flow.window import Outcome
 
+MARKS = "marks"
+"""Name under which it stands, among what came with a picture, what this says of its making."""
 SOURCE = "source"
 """Name under which the verdict stands of a picture that is not what it was."""
 TOGETHER = 64
@@ -116,7 +118,7 @@ def _candidates(
         for n, (ordinal, slot, face) in enumerate(block):
             listed, found = pictures[n]
             sample = _sample((ordinal, slot), face, templates, screened.get(n, {}))
-            sourced = _sourced(kit, listed)
+            sourced = _sourced(kit, listed, face.marks)
             if isinstance(found, Unreadable):
                 verdict = Verdict(SOURCE, False, str(found.reason), 0.0, 0.0)
                 yield Candidate(sample, order, (verdict,), False, False, None, sourced)
@@ -157,6 +159,10 @@ def _sample(place: tuple[int, int], face: Kept, templates: Templates, screened: 
     )
 
 
-def _sourced(kit: Kit, listed: Listed) -> dict[str, str]:
-    """Return what came with a picture; where it states no licence of its own, that of its source."""
-    return dict(sorted({"licence": kit.licences[listed.source]["licence"], **listed.input.columns}.items()))
+def _sourced(kit: Kit, listed: Listed, marks: Sequence[str]) -> dict[str, str]:
+    """Return what came with a picture; where it states no licence of its own, that of its source.
+
+    `marks`: what it says of its making, such as `iptc:trainedAlgorithmicMedia`; not there where it says nothing.
+    """
+    said = {MARKS: " ".join(marks)} if marks else {}
+    return dict(sorted({"licence": kit.licences[listed.source]["licence"], **listed.input.columns, **said}.items()))
