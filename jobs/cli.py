@@ -44,6 +44,7 @@ from jobs.verbs.measure import measure
 from jobs.verbs.merge import merge
 from jobs.verbs.models import models
 from jobs.verbs.prove import prove
+from jobs.verbs.reclean import reclean
 from jobs.verbs.refilter import refilter
 from jobs.verbs.report import report
 from jobs.verbs.sign import sign
@@ -236,6 +237,7 @@ app.command()(export)
 app.command()(calibrate)
 app.command("calibrate-crop")(calibrate_crop)
 app.command()(refilter)
+app.command()(reclean)
 app.command()(erase)
 app.command()(report)
 app.command()(measure)

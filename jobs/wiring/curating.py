@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,10 +128,15 @@ def open_kit(recipe: Recipe) -> Kit:
     nodes: tuple[Any, ...] = recipe.sources  # type: ignore[attr-defined]
     sources: dict[str, Any] = {}
     grounds: dict[str, Mapping[str, str]] = {}
+    places: dict[tuple[str, str], str] = {}
     for node in nodes:
-        name = node.path
+        name = node.name or _plain(node.path)
         if name in sources:
             raise RecipeError(f"sources: {name} is named twice; keep one")
+        place = node.use, _place(node.path)
+        if place in places:
+            raise RecipeError(f"sources: {places[place]} and {node.path} are one place; keep one")
+        places[place] = node.path
         sources[name] = _source(node)
         grounds[name] = {"licence": node.licence, "lawful_basis": node.lawful_basis}
     decoding = asked.decoding
@@ -163,6 +169,31 @@ def _cropped(alignment: str, image_HWC: Any, points: Any) -> Any:
     return aligned_crop(image_HWC, points, template(alignment), side)
 
 
+def _plain(path: str) -> str:
+    """Return a path or an address without what says nothing: a last slash, a dot."""
+    return path.rstrip("/") if "://" in path else os.path.normpath(path)
+
+
+def _place(address: str) -> str:
+    """Return where a path or an address leads, so that two ways of writing it are one."""
+    local = address.removeprefix("file://")
+    return _plain(address) if "://" in local else str(Path(local).expanduser().resolve())
+
+
+def _require_outside(recipe: Recipe, uri: str) -> None:
+    """Refuse a dataset that lies in a folder of its own sources.
+
+    Raises:
+        RecipeError: the next run would list what this one writes.
+    """
+    for node in recipe.sources:  # type: ignore[attr-defined]
+        if f"{_place(uri)}/".startswith(f"{_place(node.path).rstrip('/')}/"):
+            raise RecipeError(
+                f"--out {uri}: lies inside the source {node.path}, whose next listing would hold the dataset's own "
+                "images; choose a place outside of it"
+            )
+
+
 def _source(node: Node) -> Any:
     from pipeline.adapters.sources.files import LocalFiles, StoreFiles
     from pipeline.adapters.stores import open_store
@@ -184,6 +215,8 @@ def open_curation(recipe: Recipe, uri: str, observer: Observer, **options: Any) 
     """
     from pipeline.adapters.stores import open_store
 
+    if curation_of(recipe) is not None:
+        _require_outside(recipe, uri)
     return curation_on(recipe, open_store(uri), observer, **options)
 
 
@@ -221,14 +254,14 @@ def plan_curation(recipe: Recipe, uri: str | None, workers: int | None) -> dict[
     Raises:
         UserError: a source is not there.
     """
-    import os
-
     from pipeline.adapters.machine import single_thread
     from pipeline.adapters.stores import MemoryStore, open_store
     from pipeline.execute.generations import generations
     from pipeline.flow.curating.forecast import forecast
 
     single_thread()
+    if uri is not None:
+        _require_outside(recipe, uri)
     store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
     parts = wired.build_parts(recipe, store, None, "plan")
     kit = open_kit(recipe)

@@ -102,6 +102,8 @@ class SourceNode(Node):
 
     path: Annotated[str, Field(min_length=1)]
     """A folder, or an address of one: `s3://bucket/prefix`."""
+    name: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    """What a dataset knows the source by, wherever it lies; left out, its path."""
     licence: Annotated[str, Field(max_length=500)] = ""
     """Under which its images may be used: a name, or the address of its text."""
     lawful_basis: Annotated[str, Field(max_length=500)] = ""

@@ -185,8 +185,10 @@ def _published(
     filled = tuple(o for o in new if have[o] >= least)
     failed = {o: "too_few_images" for o in new if have[o] < least}
     if not filled and not past.labels:
+        why = sum((Counter(books.known[u.name].counts.reasons) for u in units), Counter[str]())
         raise TargetNotReachedError(
-            "every image of every identity was refused by the filters; loosen them, and use another --out"
+            f"nobody has {least} images that passed: {', '.join(f'{n} {r}' for r, n in why.most_common(3))}; "
+            "bring back what is gone, or loosen the filters, and use another --out"
         )
     standing = Filled(filled, failed, {}, unit_of)
     rows = index_rows(parts, past, standing, cells)

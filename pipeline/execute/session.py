@@ -114,6 +114,7 @@ def forget_unplanned(books: Books, stage: Stage, generation: int, planned: Seque
     for name, receipt in sorted(books.known.items()):
         mine = receipt.unit["stage"] == stage.value and receipt.unit["generation"] == generation
         if mine and name not in names:
-            books.drop(name, "no unit of the plan any more", again=False)
+            # what was found in its images goes first: a run that is killed here finds it again
             if f"{Stage.AUDIT.value}-{name}" in books.known:
                 books.drop(f"{Stage.AUDIT.value}-{name}", "no unit of the plan any more", again=False)
+            books.drop(name, "no unit of the plan any more", again=False)

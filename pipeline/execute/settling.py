@@ -117,10 +117,10 @@ def settle(
     """
     parts, name = session.parts, enrolled_receipt_name(step.number)
     standing = books.has(name)
+    if not reviewed.table:
+        reviewed = _given_before(parts, step, reviewed)
     if standing and not (reviewed.table and books.known[name].unit["curated"]["decisions"] != reviewed.digest):
         return
-    if not (standing or reviewed.table):
-        reviewed = _given_before(parts, step, reviewed)
     session.observer.event("stage", name="between identities", total=1, done=0)
     asked = curation(parts)
     limits = limits_of(parts.judge, asked.clean)

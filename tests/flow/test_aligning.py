@@ -16,6 +16,8 @@ from pipeline.domain.recipe import Recipe, parse_recipe
 from pipeline.execute.run import refilter
 from pipeline.flow.aligning import NO_FACE, aligned, usual_points
 from pipeline.flow.versions import published_rows
+from tests.photographs import ASSETS, LFW, SCRFD, lfw, pixels
+from tests.photographs import aligned as photographs
 from tests.recipes import sketch_recipe
 from tests.worlds import Silent, bytes_of, mint, sketches
 
@@ -164,3 +166,18 @@ def test_parts_without_an_aligner_pass_pictures_on() -> None:
     crops, found = aligned(parts, pictures)
     assert crops is pictures
     assert found.all()
+
+
+@pytest.mark.skipif(not SCRFD.is_file() or not LFW.is_dir(), reason=f"no real pictures or detector in {ASSETS}")
+def test_a_real_detector_cuts_pictures_as_it_cuts_photographs() -> None:
+    """Pictures of a generator that needs it are cut by SCRFD as any photograph is; a grey one has no face."""
+    raw = sketch_recipe(generator={"use": "sketch-scene"}, align={"detector": {"use": "scrfd", "path": str(SCRFD)}})
+    recipe = parse_recipe(wiring.full_model(), {**raw, "align": {**raw["align"], "choice": "central"}}, "test")
+    paths = lfw()[:2]
+    side_px = min(min(pixels(path).shape[:2]) for path in paths)
+    pictures = np.stack([pixels(path)[:side_px, :side_px] for path in paths])
+    grey = np.full_like(pictures[:1], 127)
+    crops, found = aligner_of(recipe, "arcface-112").align(np.concatenate([pictures, grey]))
+    assert found.tolist() == [True, True, False]
+    assert not crops[2].any()
+    np.testing.assert_array_equal(crops[:2], photographs(paths))

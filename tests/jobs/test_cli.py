@@ -67,7 +67,7 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
     ("balance.by", ["hat"], r"balance.by: no measure estimates 'hat'.*shade, shape"),
     ("balance.shares", {"round/light": 0.5}, r"balance.shares: shares add up to 0.5; they must add up to 1"),
     ("auditor.use", "sketch-judge", r"auditor.use: got 'sketch-judge', which is the judge"),
-    ("kind", "curate", r"kind: curate is not part of this version"),
+    ("kind", "curate", r"sources: missing; it must be given"),
     ("kind", "mint", r"kind: got 'mint'"),
     ("leakage.galleries", ["x"], r"leakage.galleries"),
     ("enrol.separation", {}, r"enrol.separation: got {}; give exactly one"),
@@ -106,7 +106,7 @@ def test_a_bad_file_ends_in_one_clear_line(tmp_path: Path, text: str, message: s
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["generate", "no-such-recipe", "--out", "x"], 2, "neither a file nor a shipped recipe; shipped: arc2face_10k, "),
+        (["generate", "no-such-recipe", "--out", "x"], 2, "neither a file nor a shipped recipe; shipped: arc2face"),
         (["generate", "gone.yaml", "--out", "x"], 2, "gone.yaml: no such file"),
         (["generate", "demo", "--out", "ftp://host/x"], 2, "ftp"),
         (["generate", "demo", "--out", "/proc/nowhere/x"], 2, "/proc/nowhere"),

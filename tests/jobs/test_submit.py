@@ -142,6 +142,7 @@ def test_a_killed_run_is_an_ended_one(jobs: Path, tmp_path: Path) -> None:
     require_undisturbed(LocalStore(out))
 
 
+@pytest.mark.soak
 def test_a_schedule_fired_twice_at_once_runs_once(tmp_path: Path) -> None:
     """While one run works, the other exits 0 at once, and says which run holds the dataset; without the word, 5."""
     recipe, out = written(tmp_path), tmp_path / "set"

@@ -30,6 +30,7 @@ from pipeline.flow.curating.rows import FEATURE_COLUMNS, clean_name, cleaned_pat
 from pipeline.flow.enrol import resolve
 from pipeline.flow.parts import Parts
 
+Int64 = npt.NDArray[np.int64]
 COPY, NEAR_COPY, OTHER_FACE, STRAYED, NO_CLUSTER, OTHER_PERSON = (
     "duplicate_bytes", "near_duplicate", "other_face_of_picture", "not_of_its_label", "label_without_cluster",
     "further_person_of_label",
@@ -62,6 +63,8 @@ PROVISIONAL_COLUMNS: Mapping[str, str] = {
     "sum": "vector",
     "posterior": "map",
 }
+_TOGETHER = 256
+"""Faces that are compared at once where copies are looked for: bounds memory, and changes nothing."""
 GROUP = 64
 """Provisional identities whose faces share a group of a table; group -1 holds those of nobody."""
 
@@ -255,47 +258,45 @@ def _near_copies(
     out: _Settled,
 ) -> list[tuple[int, int, float, float]]:
     """Return (copy, what it is a copy of, value, threshold), by exact greedy choice in the order of preference."""
-    place = np.empty(len(mine), np.int64)
-    place[order] = np.arange(len(mine))
-    alike: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
-
-    def told(a: int, b: int, value: float, threshold: float) -> None:
-        better, worse = (a, b) if place[a] < place[b] else (b, a)
-        # several faces of one picture are no copies of each other
-        if faces["row"][mine[a]] != faces["row"][mine[b]]:
-            alike[worse].append((better, value, threshold))
-
-    if asked.bits is not None:
-        for a, b, bits in _alike_hashes(faces, mine, asked.bits):
-            told(a, b, float(bits), float(asked.bits))
-    if asked.cos is not None and len(mine) > 1:
-        emb = faces["embedding"][mine]
-        (rows, columns), cos = pairs_above(emb, emb, asked.cos)
-        for a, b, value in zip(rows.tolist(), columns.tolist(), cos.tolist(), strict=True):
-            if a < b:
-                told(a, b, value, asked.cos)
-    found, gone = [], {n for n, reason in enumerate(out.reason_N) if reason}
-    for n in order:
-        standing = [twin for twin in alike.get(int(n), ()) if twin[0] not in gone]
-        if int(n) in gone or not standing:
-            continue
-        twin, value, threshold = min(standing, key=lambda t: place[t[0]])
-        gone.add(int(n))
-        found.append((int(n), twin, value, threshold))
+    hashes = [np.asarray(faces[name])[mine].astype(np.int64).view(np.uint64) for name in ("hash", "mirrored")]
+    emb, rows = faces["embedding"][mine], np.asarray(faces["row"])[mine]
+    left = np.array([n for n in order if not out.reason_N[n]], np.int64)
+    kept = np.empty(0, np.int64)
+    found: list[tuple[int, int, float, float]] = []
+    for start in range(0, len(left), _TOGETHER):
+        block = left[start : start + _TOGETHER]
+        # compared with what stays, so that of many copies of one picture hardly a pair is held
+        others = np.concatenate([kept, block])
+        alike = _alike(hashes, emb, block, others, asked)
+        stays = np.concatenate([np.ones(len(kept), bool), np.zeros(len(block), bool)])
+        for n, pairs in enumerate(alike):
+            # several faces of one picture are no copies of each other
+            before = [p for p in pairs if stays[p[0]] and rows[others[p[0]]] != rows[block[n]]]
+            if before:
+                twin, value, threshold = min(before, key=lambda p: p[0])
+                found.append((int(block[n]), int(others[twin]), value, threshold))
+            stays[len(kept) + n] = not before
+        kept = others[stays]
     return found
 
 
-def _alike_hashes(faces: Mapping[str, Any], mine: npt.NDArray[np.int64], bits: int) -> list[tuple[int, int, int]]:
-    """Return pairs of faces whose crops, one of them mirrored or not, differ in few bits."""
-    plain = np.asarray(faces["hash"])[mine].astype(np.int64).view(np.uint64)
-    mirrored = np.asarray(faces["mirrored"])[mine].astype(np.int64).view(np.uint64)
-    out = []
-    for start in range(0, len(mine), 512):
-        part = slice(start, start + 512)
-        near = np.minimum(hamming(plain[part, None], plain[None]), hamming(mirrored[part, None], plain[None]))
-        for a, b in zip(*np.nonzero(near <= bits), strict=True):
-            if start + a < b:
-                out.append((int(start + a), int(b), int(near[a, b])))
+def _alike(
+    hashes: Sequence[npt.NDArray[np.uint64]], emb_NE: Float32, block: Int64, others: Int64, asked: Duplicates
+) -> list[list[tuple[int, float, float]]]:
+    """Return, for each face of a block, which before it in `others` are alike: place there, value, threshold."""
+    plain, mirrored = hashes
+    out: list[list[tuple[int, float, float]]] = [[] for _ in block]
+    before = np.arange(len(others)) < np.arange(len(others) - len(block), len(others))[:, None]
+    if asked.bits is not None:
+        first, second = np.minimum(block[:, None], others), np.maximum(block[:, None], others)
+        near = np.minimum(hamming(plain[first], plain[second]), hamming(mirrored[first], plain[second]))
+        for a, b in zip(*np.nonzero((near <= asked.bits) & before), strict=True):
+            out[a].append((int(b), float(near[a, b]), float(asked.bits)))
+    if asked.cos is not None:
+        (rows, columns), cos = pairs_above(emb_NE[block], emb_NE[others], asked.cos)
+        sooner = np.flatnonzero(before[rows, columns])
+        for a, b, value in zip(*(of[sooner].tolist() for of in (rows, columns, cos)), strict=True):
+            out[a].append((b, value, asked.cos))
     return out
 
 

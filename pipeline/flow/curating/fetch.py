@@ -67,7 +67,7 @@ def crops_of(kit: Kit, parts: Parts, generation: int, faces: Sequence[Kept]) -> 
         by_row[face.row].append(face)
     for source, run in groupby(rows, key=lambda row: listed[row].source):
         mine = list(run)
-        for row, data in zip(mine, kit.sources[source].read([listed[r].input for r in mine]), strict=True):
+        for row, data in zip(mine, kit.source(source).read([listed[r].input for r in mine]), strict=True):
             for face in by_row[row]:
                 crops[row, face.face] = _crop(kit, face, data)
     return [(listed[face.row], crops[face.row, face.face]) for face in faces]

@@ -130,7 +130,7 @@ def _bytes_of(listed: Sequence[Listed], kit: Kit) -> Iterator[bytes | Unreadable
             stop = start + 1
             while stop < len(block) and block[stop].source == block[start].source:
                 stop += 1
-            yield from kit.sources[block[start].source].read([b.input for b in block[start:stop]])
+            yield from kit.source(block[start].source).read([b.input for b in block[start:stop]])
             start = stop
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.domain.curation import Curation, curation_of
 from pipeline.domain.detection import Detector
+from pipeline.domain.errors import PlanMismatchError
 from pipeline.domain.intake import Decoded, Refusal, Source
 from pipeline.domain.plain_tables import GroupedTables, PlainTables
 from pipeline.domain.records import UInt8
@@ -68,6 +69,19 @@ class Kit:
     tables: PlainTables
     grouped: GroupedTables
     review_page: Callable[[str, Sequence[Item], str], bytes] = lambda _name, _items, _table: b""
+
+    def source(self, name: str) -> Source:
+        """Return a source that inputs were listed of.
+
+        Raises:
+            PlanMismatchError: the recipe names it no more.
+        """
+        if name not in self.sources:
+            raise PlanMismatchError(
+                f"source {name}: inputs of it are still to be read, and the recipe names {', '.join(self.sources)}; "
+                f"name it as before, or, where it has moved, give its new path `name: {name}`"
+            )
+        return self.sources[name]
 
 
 def curation(parts: Parts) -> Curation:

@@ -1,0 +1,141 @@
+"""Cleaning again by another recogniser: what it finds goes, what it takes for one is reported, labels stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jobs import wiring
+from jobs.cli import app
+from pipeline.adapters.stores import LocalStore
+from pipeline.domain.errors import FacemintError
+from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
+from tests.worlds import Silent, bytes_of
+
+BY = "sketch-auditor"
+LEVELS = {"link_cos": 0.8, "keep_cos": 0.9, "same_cos": 0.75}
+
+
+def blend(one: int, other: int, image: int) -> np.ndarray:
+    """Return a picture of somebody who looks like two made-up people."""
+    both = 0.55 * picture(one, image).astype(np.float64) + 0.45 * picture(other, image)
+    return both.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a set whose cleaning let a look-alike through, and two people who look like one."""
+    home = tmp_path_factory.mktemp("reclean")
+    root = crawl(home / "crawl", {f"p{n:02d}": range(5) for n in range(4)})
+    (root / "p01" / "other.png").write_bytes(png(blend(1, 51, 0)))
+    (root / "p60").mkdir()
+    for image in range(4):
+        (root / "p60" / f"{image:03d}.png").write_bytes(png(blend(2, 52, image)))
+    clean = crawl_recipe(root)["curate"]["clean"] | {"link": {"cos": 0.6}, "keep": {"cos": 0.6}}
+    store = LocalStore(home / "set")
+    gather(crawled(root, curate={"clean": clean, "rows": 8, "buckets": 3}), store)
+    assert outcomes(store)["p01/other.png"][0] is not None
+    wiring.measure_on(store, BY, [], Silent())
+    return home / "set"
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of it that may be changed."""
+    store, out = LocalStore(made), LocalStore(tmp_path / "set")
+    for path in store.list(""):
+        out.put(path, store.get(path))
+    return tmp_path / "set"
+
+
+def facemint(*arguments: object) -> Any:
+    """Run a command with --json in this process; return what it prints."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, repr(done.exception)
+    return json.loads(done.stdout[min(n for n in map(done.stdout.find, "{[") if n >= 0) :])
+
+
+def levels() -> list[str]:
+    """Return the thresholds as a user types them."""
+    return [part for name, cos in LEVELS.items() for part in (f"--{name.replace('_', '-')}", str(cos))]
+
+
+def test_what_another_recogniser_finds_leaves(place: Path) -> None:
+    """The look-alike goes with a reason, whoever looks like one person is reported, and every other label stays."""
+    store = LocalStore(place)
+    before = outcomes(store)
+    told = facemint("reclean", place, "--by", BY, *levels())
+    after = outcomes(store)
+    assert after["p01/other.png"][0] is None
+    assert {p: o for p, o in after.items() if p != "p01/other.png"} == {
+        p: o for p, o in before.items() if p != "p01/other.png"
+    }
+    facts = told["reclean"]
+    assert (facts["images"], facts["images_left_out"], facts["identities_left_out"]) == (25, 1, 0)
+    pairs = {(a, b) for a, b, _ in facts["alike"]}
+    assert pairs == {tuple(sorted((before["p02/000.png"][0], before["p60/000.png"][0])))}  # type: ignore[type-var]
+    manifest = wiring.newest_manifest(str(place))
+    assert manifest.version == "v000002"
+    assert manifest.counts["refilter"]["left_out_by_reason"] == {f"main_cluster@{BY}_too_low": 1}
+    assert manifest.counts["inputs"]["kept"] == 24
+    assert f"main_cluster@{BY}_too_low" in (place / "versions" / "v000002" / "report.html").read_text()
+
+
+def test_a_dry_run_writes_nothing(place: Path) -> None:
+    """It says the same and leaves every byte as it was."""
+    store = LocalStore(place)
+    before = {path: store.get(path) for path in store.list("")}
+    facts = facemint("reclean", place, "--by", BY, *levels(), "--dry-run")
+    assert facts["images_left_out"] == 1
+    assert {path: store.get(path) for path in store.list("")} == before
+
+
+def test_again_changes_nothing_and_anew_can_be_had(place: Path) -> None:
+    """The same command stands on what it did; other thresholds need the filter taken back, and --replace."""
+    facemint("reclean", place, "--by", BY, *levels())
+    store = LocalStore(place)
+    before = bytes_of(store)
+    assert facemint("reclean", place, "--by", BY, *levels())["version"] == "v000002"
+    assert bytes_of(store) == before
+    strict = ["--link-cos", 0.2, "--keep-cos", 0.2]
+    assert "with other thresholds" in refused("reclean", place, "--by", BY, *strict)
+    assert "take that back first" in refused("reclean", place, "--by", BY, *strict, "--replace")
+    facemint("refilter", place, "--set", "filters=[]")
+    assert outcomes(store)["p01/other.png"][0] is not None
+    told = facemint("reclean", place, "--by", BY, *strict, "--replace")
+    assert told["reclean"]["images_left_out"] == 0
+    assert told["reclean"]["version"] == "v000003"
+
+
+def test_the_numbers_are_private(place: Path) -> None:
+    """What is written of real people lies under private/; a published copy needs none of it."""
+    before = set(LocalStore(place).list(""))
+    facemint("reclean", place, "--by", BY, *levels())
+    new = [p for p in LocalStore(place).list("") if p not in before and "main-cluster" in p]
+    assert new
+    assert all(p.startswith("private/measures/") for p in new)
+
+
+def refused(*arguments: object) -> str:
+    """Return the one line with which a command ends, the user's mistake."""
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert isinstance(done.exception, FacemintError), done.output
+    assert done.exception.exit_status == 2
+    return str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--by", "arcface"], "--by arcface: no such recogniser was added; sketch-auditor; add one"),
+        (["--by", BY], "cosines of the judge and not of this recogniser; give --link-cos and --keep-cos"),
+    ],
+)
+def test_mistakes_are_one_line(place: Path, arguments: list[str], said: str) -> None:
+    """A recogniser that nobody added, thresholds that nobody gave."""
+    assert said in refused("reclean", place, *arguments)
