@@ -250,21 +250,35 @@ def _best_pairs(templates: Float32, alive: Bool, changed: Bool, floor_cos: float
 def _clusters(emb: Float32, link_cos: float, neighbours: int) -> Int64:
     """Return the cluster of each row, the largest first."""
     count = len(emb)
-    (rows, columns), cos = pairs_above(emb, emb, link_cos)
-    linked = rows != columns
-    rows, columns, cos = rows[linked], columns[linked], cos[linked]
-    core = np.bincount(rows, minlength=count) + 1 >= neighbours
-    both = core[rows] & core[columns]
-    graph = csr_array((np.ones(int(both.sum()), np.int8), (rows[both], columns[both])), shape=(count, count))
-    _, part = connected_components(graph, directed=False)
-    part = np.where(core, part.astype(np.int64), STRAY)
-    # a row at the border belongs to the nearest core that it is linked to, of equals to the earlier one
-    border = ~core[rows] & core[columns]
-    order = np.lexsort((columns[border], -cos[border], rows[border]))
-    who = rows[border][order]
-    first = np.flatnonzero(np.diff(who, prepend=-1))
-    part[who[first]] = part[columns[border][order][first]]
-    return _by_size(part)
+    core = np.ones(count, bool)
+    if neighbours > 2:
+        core = sum((np.bincount(rows, minlength=count) for rows, _, _ in _links(emb, link_cos))) + 1 >= neighbours
+    linked, part = np.zeros(count, bool), np.arange(count)
+    border: list[tuple[Int64, Int64]] = []
+    for rows, columns, cos in _links(emb, link_cos):
+        linked[rows] = True
+        both = core[rows] & core[columns]
+        edges = np.unique(part[rows[both]] * count + part[columns[both]])
+        graph = csr_array((np.ones(len(edges), np.int8), np.divmod(edges, count)), shape=(count, count))
+        part = connected_components(graph, directed=False)[1].astype(np.int64)[part]
+        # a row at the border belongs to the nearest core that it is linked to, of equals to the earlier one
+        near = ~core[rows] & core[columns]
+        order = np.lexsort((columns[near], -cos[near], rows[near]))
+        who = rows[near][order]
+        first = np.flatnonzero(np.diff(who, prepend=-1))
+        border.append((who[first], columns[near][order][first]))
+    out = np.where(core & linked, part, STRAY)
+    for who, nearest_core in border:
+        out[who] = part[nearest_core]
+    return _by_size(out)
+
+
+def _links(emb: Float32, link_cos: float) -> Iterator[tuple[Int64, Int64, Float64]]:
+    """Yield the pairs that are linked, some rows with all of theirs at a time: all at once would not fit into memory."""
+    for start in range(0, len(emb), BLOCK // 2):
+        (rows, columns), cos = pairs_above(emb[start : start + BLOCK // 2], emb, link_cos)
+        linked = rows + start != columns
+        yield rows[linked] + start, columns[linked], cos[linked]
 
 
 def _by_size(part_N: Int64) -> Int64:

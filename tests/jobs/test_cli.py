@@ -67,7 +67,7 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
     ("balance.by", ["hat"], r"balance.by: no measure estimates 'hat'.*shade, shape"),
     ("balance.shares", {"round/light": 0.5}, r"balance.shares: shares add up to 0.5; they must add up to 1"),
     ("auditor.use", "sketch-judge", r"auditor.use: got 'sketch-judge', which is the judge"),
-    ("kind", "curate", r"sources: missing; it must be given"),
+    ("kind", "curate", r"identities.sampler.use: got 'gaussian'; should be 'photographs'"),
     ("kind", "mint", r"kind: got 'mint'"),
     ("leakage.galleries", ["x"], r"leakage.galleries"),
     ("enrol.separation", {}, r"enrol.separation: got {}; give exactly one"),
