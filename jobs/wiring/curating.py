@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from jobs import recipe_check
 from jobs.components import COMPONENTS
 from jobs.wiring import parts as wired
-from pipeline.domain.curation import PhotographsOptions, curation_of
+from jobs.wiring.labelled import crop_px
+from jobs.wiring.places import place_of, plain, require_outside
+from pipeline.domain.curation import Crop, PhotographsOptions, curation_of
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe
 
@@ -73,6 +76,7 @@ def check_curation(recipe: Recipe, where: str, added: Sequence[str] = ()) -> Non
         )
     if recipe.twins or recipe.conditions:
         raise RecipeError(f"{where}: {'twins' if recipe.twins else 'conditions'}: nothing is made of photographs here")
+    _check_crop(asked.crop, where, crop_px(judge.space.alignment))
     measurers = [wired.build("measures", node) for node in recipe.measures]
     recipe_check.check_alignments(where, measurers, judge.space.alignment)
     names = recipe_check.check_measures(where, measurers)
@@ -85,7 +89,12 @@ def check_curation(recipe: Recipe, where: str, added: Sequence[str] = ()) -> Non
     recipe_check.check_balance(recipe.model_copy(update={"identities": many}), where, names, wired.targets_of(recipe))
     from pipeline.flow.curating.clean import limits_of
 
-    recipe_check.with_path(f"{where}: curate.clean", functools.partial(limits_of, judge, asked.clean))
+    limits = recipe_check.with_path(f"{where}: curate.clean", functools.partial(limits_of, judge, asked.clean))
+    if limits.merge_cos < limits.drop_cos <= 1.0:
+        raise RecipeError(
+            f"{where}: curate.clean.drop: a cosine of {limits.drop_cos:.3f}, stricter than clean.merge, which is "
+            f"{limits.merge_cos:.3f}: what is merged cannot be dropped; give drop a lower cosine or a larger rate"
+        )
     wired.check_filters_of(recipe, where, judge, names, screen)
 
 
@@ -94,6 +103,17 @@ def photograph_names(recipe: Recipe) -> tuple[str, ...]:
     from pipeline.flow.curating.photographs import NAMES
 
     return NAMES if recipe.align is not None else ()
+
+
+def _check_crop(asked: Crop | None, where: str, side_px: int) -> None:
+    """Refuse stored images of which models would see less than they read."""
+    inner = asked.px / (1.0 + 2.0 * asked.margin) if asked else side_px
+    if asked and inner < side_px:
+        least = math.ceil(side_px * (1.0 + 2.0 * asked.margin))
+        raise RecipeError(
+            f"{where}: curate.crop.px: got {asked.px}, of which {inner:.0f} lie within a margin of {asked.margin:g}, "
+            f"and the judge reads {side_px}; give {least} or more, or a smaller margin"
+        )
 
 
 def _check_minors(recipe: Recipe, where: str, policy: str, names: tuple[str, ...]) -> None:
@@ -130,10 +150,10 @@ def open_kit(recipe: Recipe) -> Kit:
     grounds: dict[str, Mapping[str, str]] = {}
     places: dict[tuple[str, str], str] = {}
     for node in nodes:
-        name = node.name or _plain(node.path)
+        name = node.name or plain(node.path)
         if name in sources:
             raise RecipeError(f"sources: {name} is named twice; keep one")
-        place = node.use, _place(node.path)
+        place = node.use, place_of(node.path)
         if place in places:
             raise RecipeError(f"sources: {places[place]} and {node.path} are one place; keep one")
         places[place] = node.path
@@ -151,7 +171,7 @@ def open_kit(recipe: Recipe) -> Kit:
         licences=grounds,
         decoder=GuardedDecoder(limits, first_frame=decoding.animations == "first-frame"),
         detector=wired.build("detector", recipe.align.detector) if recipe.align is not None else None,
-        crop=functools.partial(_cropped, judge.space.alignment),
+        crop=functools.partial(_cropped, judge.space.alignment, asked.crop),
         encoder=PhotographCodec(recipe.encoding),  # type: ignore[arg-type]
         tables=ParquetTables(),
         grouped=GroupedParquet(judge.space.dimensions),
@@ -159,39 +179,16 @@ def open_kit(recipe: Recipe) -> Kit:
     )
 
 
-def _cropped(alignment: str, image_HWC: Any, points: Any) -> Any:
-    from pipeline.adapters.cropping import aligned_crop
+def _cropped(alignment: str, asked: Crop | None, image_HWC: Any, points: Any) -> Any:
+    from pipeline.adapters.cropping import aligned_crop, wide_crop
     from pipeline.domain.landmarks import alignment as template
 
-    side = int(alignment.rpartition("-")[2])
+    side = asked.px if asked else crop_px(alignment)
     if points is None:
         return image_HWC if image_HWC.shape == (side, side, 3) else None
+    if asked:
+        return wide_crop(image_HWC, points, template(alignment), side, asked.margin)
     return aligned_crop(image_HWC, points, template(alignment), side)
-
-
-def _plain(path: str) -> str:
-    """Return a path or an address without what says nothing: a last slash, a dot."""
-    return path.rstrip("/") if "://" in path else os.path.normpath(path)
-
-
-def _place(address: str) -> str:
-    """Return where a path or an address leads, so that two ways of writing it are one."""
-    local = address.removeprefix("file://")
-    return _plain(address) if "://" in local else str(Path(local).expanduser().resolve())
-
-
-def _require_outside(recipe: Recipe, uri: str) -> None:
-    """Refuse a dataset that lies in a folder of its own sources.
-
-    Raises:
-        RecipeError: the next run would list what this one writes.
-    """
-    for node in recipe.sources:  # type: ignore[attr-defined]
-        if f"{_place(uri)}/".startswith(f"{_place(node.path).rstrip('/')}/"):
-            raise RecipeError(
-                f"--out {uri}: lies inside the source {node.path}, whose next listing would hold the dataset's own "
-                "images; choose a place outside of it"
-            )
 
 
 def _source(node: Node) -> Any:
@@ -216,7 +213,7 @@ def open_curation(recipe: Recipe, uri: str, observer: Observer, **options: Any) 
     from pipeline.adapters.stores import open_store
 
     if curation_of(recipe) is not None:
-        _require_outside(recipe, uri)
+        require_outside(recipe, uri)
     return curation_on(recipe, open_store(uri), observer, **options)
 
 
@@ -261,7 +258,7 @@ def plan_curation(recipe: Recipe, uri: str | None, workers: int | None) -> dict[
 
     single_thread()
     if uri is not None:
-        _require_outside(recipe, uri)
+        require_outside(recipe, uri)
     store = MemoryStore("an empty place") if uri is None else open_store(uri, writable=False)
     parts = wired.build_parts(recipe, store, None, "plan")
     kit = open_kit(recipe)

@@ -98,12 +98,17 @@ def _exported(uri: str, alignment: str) -> LabelledFaces | None:
 
 
 def _dataset(uri: str, alignment: str) -> LabelledFaces:
+    from jobs.wiring.measuring import dataset_recipe
+    from jobs.wiring.parts import codec_of
     from pipeline.adapters.codec import JpegCodec
     from pipeline.adapters.segments import Segments
     from pipeline.adapters.stores import open_store
+    from pipeline.execute.generations import generations
     from pipeline.flow.labelled_dataset import DatasetFaces
 
-    return DatasetFaces(open_store(uri, writable=False), Segments(), JpegCodec(), side_px=crop_px(alignment))
+    store = open_store(uri, writable=False)
+    codec = codec_of(dataset_recipe(store), alignment) if generations(store) else JpegCodec()
+    return DatasetFaces(store, Segments(), codec, side_px=crop_px(alignment))
 
 
 def _world(scheme: str, reference: str, alignment: str) -> LabelledFaces:

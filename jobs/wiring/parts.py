@@ -22,7 +22,7 @@ from pipeline.domain.privacy import holds_people, publishes_attributes
 from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
-    from pipeline.domain.ports import Store
+    from pipeline.domain.ports import Codec, Store
     from pipeline.flow.leakage import Screen
     from pipeline.flow.parts import Parts
 
@@ -146,6 +146,20 @@ def check_filters_of(recipe: Recipe, where: str, judge: Any, names: Sequence[str
     # thresholds against galleries follow when these are prepared; here they only have to be asked for
     limits = dict.fromkeys(screen.measures, 1.0) if screen else {}
     recipe_check.check_filters(recipe, where, filter_builders(recipe, judge, lambda: limits), names, targets_of(recipe))
+
+
+def codec_of(recipe: Recipe, alignment: str) -> Codec:
+    """Return what turns crops into stored bytes, and stored bytes into what models read."""
+    from pipeline.domain.curation import curation_of
+
+    codec: Codec = build("encoding", recipe.encoding)
+    asked = curation_of(recipe)
+    if asked is None or asked.crop is None:
+        return codec
+    from pipeline.adapters.cropping import inner_crop
+    from pipeline.flow.curating.view import InnerView
+
+    return InnerView(codec, functools.partial(inner_crop, margin=asked.crop.margin, side_px=crop_px(alignment)))
 
 
 def filter_builders(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:
@@ -310,7 +324,7 @@ def build_parts(recipe: Recipe, store: Store, lease_number: int | None, run: str
         segments=Segments(
             judge.space.dimensions, private=holds_people(recipe), attributes=publishes_attributes(recipe)
         ),
-        codec=build("encoding", recipe.encoding),
+        codec=codec_of(recipe, judge.space.alignment),
         aligner=aligner_of(recipe, judge.space.alignment),
         twins=tuple(build("twins", node, judge.space.alignment) for node in recipe.twins),
         sampler=sampler_of(recipe, _bank(recipe)),

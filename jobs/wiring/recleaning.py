@@ -138,7 +138,8 @@ def _asked(parts: Parts, by: str, levels: Mapping[str, float | None], *, replace
     found = _levels(parts.recipe, about, curated.clean, levels)
     # a run that was killed goes on with the version that it had begun with
     before = None if replace else there.get(f"main-cluster-{by}")
-    version = str(before["options"]["version"]) if before else published[-1]
+    begun = str(before["options"]["version"]) if before else ""
+    version = begun if begun in published else published[-1]
     return Asked(by, about["model"], version, *found, min_images=curated.clean.min_images)
 
 

@@ -34,12 +34,36 @@ def wide_crop(
         crop_px: side of the crop.
         margin: what is added on every side, as a share of the template's side; 0 shows what the template shows.
     """
-    import cv2
-
     wide = widened(template, margin, crop_px)
     matrix = similarity(points_52, wide, crop_px)
     if matrix is None:
         return None
+    return _cut_smoothly(image_HWC, matrix, crop_px)
+
+
+def inner_crop(wide_HWC: UInt8, margin: float, side_px: int) -> UInt8:
+    """Return what the template shows of a crop with a margin: uint8 RGB (side, side, 3).
+
+    Args:
+        wide_HWC: what `wide_crop` cut with this margin, a square.
+        margin: that of the crop.
+        side_px: side of the template.
+
+    Raises:
+        ValueError: the picture is no square.
+    """
+    height, width = wide_HWC.shape[:2]
+    if height != width:
+        raise ValueError(f"a picture of {width} x {height} px; crops are square")
+    scale = side_px * (1.0 + 2.0 * margin) / width
+    shift = 0.5 * scale - 0.5 - margin * side_px
+    return _cut_smoothly(wide_HWC, np.array([[scale, 0.0, shift], [0.0, scale, shift]]), side_px)
+
+
+def _cut_smoothly(image_HWC: UInt8, matrix: Float64, side_px: int) -> UInt8:
+    """Return the cut of a picture, averaged over whole pixels first where it is shrunk by half or more."""
+    import cv2
+
     shrink = int(1.0 / max(float(np.hypot(*matrix[:, 0])), 1e-9))
     if shrink >= 2:
         height, width = image_HWC.shape[:2]
@@ -49,7 +73,7 @@ def wide_crop(
         by = np.array([width / size[0], height / size[1]])
         matrix[:, 2] += matrix[:, :2] @ (0.5 * by - 0.5)
         matrix[:, :2] = matrix[:, :2] * by
-    return _cut(image_HWC, matrix, crop_px)
+    return _cut(image_HWC, matrix, side_px)
 
 
 def _cut(image_HWC: UInt8, matrix: Float64, side_px: int) -> UInt8:

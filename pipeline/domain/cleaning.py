@@ -252,7 +252,10 @@ def _clusters(emb: Float32, link_cos: float, neighbours: int) -> Int64:
     count = len(emb)
     core = np.ones(count, bool)
     if neighbours > 2:
-        core = sum((np.bincount(rows, minlength=count) for rows, _, _ in _links(emb, link_cos))) + 1 >= neighbours
+        links = np.ones(count, np.int64)
+        for rows, _, _ in _links(emb, link_cos):
+            links += np.bincount(rows, minlength=count)
+        core = links >= neighbours
     linked, part = np.zeros(count, bool), np.arange(count)
     border: list[tuple[Int64, Int64]] = []
     for rows, columns, cos in _links(emb, link_cos):
@@ -274,7 +277,7 @@ def _clusters(emb: Float32, link_cos: float, neighbours: int) -> Int64:
 
 
 def _links(emb: Float32, link_cos: float) -> Iterator[tuple[Int64, Int64, Float64]]:
-    """Yield the pairs that are linked, some rows with all of theirs at a time: all at once would not fit into memory."""
+    """Yield the pairs that are linked, all those of some rows at a time: together they would not fit into memory."""
     for start in range(0, len(emb), BLOCK // 2):
         (rows, columns), cos = pairs_above(emb[start : start + BLOCK // 2], emb, link_cos)
         linked = rows + start != columns

@@ -65,6 +65,15 @@ class Cleaning(Section):
     """Images per template for which false match rates are turned into cosines."""
 
 
+class Crop(Section):
+    """Stored images that show more than the judge's crop; models see the judge's, cut out of what is stored."""
+
+    px: Annotated[int, Field(ge=32, le=1024)]
+    """Side of stored images."""
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """What is shown on every side beyond the judge's crop, as a share of its side."""
+
+
 class Review(Section):
     """What is listed for people to decide: what lies near a threshold."""
 
@@ -78,6 +87,8 @@ class Curation(Section):
 
     most_faces: Annotated[int, Field(ge=1, le=64)] = 8
     """Faces of one picture that are looked at where the one is chosen that matches its label, the surest first."""
+    crop: Crop | None = None
+    """What is stored; left out, the judge's crops."""
     decoding: Decoding = Decoding()
     clean: Cleaning = Cleaning()
     review: Review = Review()

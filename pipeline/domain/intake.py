@@ -6,6 +6,7 @@ skipped in silence, so that what was put in can be counted against what came out
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -97,6 +98,10 @@ class Input:
     fault: Unreadable | None = None
 
 
+LOCATING = re.compile(r"(^|[^a-z])(ur[il]|exif|gps|latitude|longitude|path|file|file_?name)([^a-z]|$)")
+"""Names of columns that say where a picture lay or was taken: of real people they are published only if named."""
+
+
 class SourceNode(Node):
     """Base of every source's options: where it lies, and on which ground its pictures of people are used."""
 
@@ -109,7 +114,9 @@ class SourceNode(Node):
     lawful_basis: Annotated[str, Field(max_length=500)] = ""
     """On which ground these people's faces are processed, e.g. `consent` or `legitimate interest, assessment 12`."""
     columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    """Which of the columns that come with its images (caption, date, licence) pass through; left out: all of them."""
+    """Which of the columns that come with its images (caption, date, licence) pass through; left out: all of them but
+    those that say where an image lay or what its camera wrote (`LOCATING`), which are published where they are named.
+    """
 
     @model_validator(mode="after")
     def _may_be_used(self) -> SourceNode:
@@ -123,7 +130,9 @@ class SourceNode(Node):
 
     def passed(self, columns: Mapping[str, str]) -> dict[str, str]:
         """Return the columns that pass through."""
-        return {k: v for k, v in columns.items() if self.columns is None or k in self.columns}
+        if self.columns is None:
+            return {k: v for k, v in columns.items() if not LOCATING.search(k.lower())}
+        return {k: v for k, v in columns.items() if k in self.columns}
 
 
 class Source(Protocol):

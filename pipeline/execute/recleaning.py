@@ -11,7 +11,7 @@ Legend: N images of one identity, M identities, E dimensions.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.cleaning import main_cluster, pairs_above
-from pipeline.domain.errors import PlanMismatchError, UserError
+from pipeline.domain.errors import PlanMismatchError, StoreError, UserError
 from pipeline.domain.manifest import Counts, IndexRow, Receipt, canonical_json, sha256_hex
 from pipeline.domain.records import Float32, unit_rows
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import receipt_of
 from pipeline.flow.parts import Parts
-from pipeline.flow.sidecars import folder_of, read_added_embeddings, record_path, remaining, side_car_path
+from pipeline.flow.sidecars import (
+    folder_of,
+    read_added_embeddings,
+    record_path,
+    remaining,
+    side_car_path,
+    side_car_records,
+)
 
 TOGETHER = 4096
 """Identities whose embeddings are read together."""
@@ -119,6 +126,7 @@ def reclean(parts: Parts, rows: Sequence[IndexRow], asked: Asked) -> Recleaned:
         UserError: the recogniser was not added to every image.
         StoreError: a side-car is damaged.
     """
+    _require_added(parts, {row.segment for row in rows}, asked.by)
     numbers: dict[str, tuple[bool, float]] = {}
     labels: list[int] = []
     templates: list[Float32] = []
@@ -140,6 +148,16 @@ def reclean(parts: Parts, rows: Sequence[IndexRow], asked: Asked) -> Recleaned:
         for n, key in enumerate(read):
             numbers[key] = (stays and bool(found.kept_N[n]), float(found.own_cos_N[n]))
     return Recleaned(numbers, unreadable, tuple(emptied), _alike(labels, templates, asked.same_cos))
+
+
+def _require_added(parts: Parts, segments: Collection[str], by: str) -> None:
+    there = side_car_records(parts.store)
+    lacks = [s for s in sorted(segments) if all(r.unit["side_car"] != by for r in there.get(s, ()))]
+    if lacks:
+        raise UserError(
+            f"{parts.store.uri}: {len(lacks)} of {len(segments)} segments have no embeddings by {by!r} ({lacks[0]}); "
+            f"run the same `facemint measure --add {by}` again, which adds what is missing"
+        )
 
 
 def _identities(parts: Parts, rows: Sequence[IndexRow], by: str) -> Iterator[tuple[int, list[str], Float32]]:
@@ -165,8 +183,8 @@ def _embedded(
         there, rows_NE = read_added_embeddings(parts.segments, parts.store, segment, by)
         emb |= {key: rows_NE[n] for n, key in enumerate(there) if key in keys}
         if lacks := keys - set(there):
-            raise UserError(
-                f"{segment}: {min(lacks)} has no embedding by {by!r}; run the same `facemint measure --add` again"
+            raise StoreError(
+                f"{segment}: {min(lacks)} has no embedding by {by!r}, and others have; add it with --replace"
             )
     for label, mine in block.items():
         yield label, [row.key for row in mine], np.stack([emb[row.key] for row in mine])

@@ -65,7 +65,7 @@ def require_promises(measurer: Measurer, faces: UInt8) -> None:
 def test_every_measure_without_weights_runs_this_suite() -> None:
     """The list above is that of the component table, less the models of the two worlds and those that users bring."""
     options = {name: wiring.load(where[0]) for name, where in COMPONENTS["measures"].items()}
-    brought = {name for name, model in options.items() if "path" in model.model_fields}
+    brought = {name for name, model in options.items() if {"path", "weights"} & set(model.model_fields)}
     assert sorted(WEIGHT_FREE) == sorted(set(options) - brought - {"sketch", "phantom-attributes"})
 
 

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from jobs import wiring
 from jobs.cli import app
-from pipeline.adapters.stores import LocalStore
-from pipeline.domain.errors import FacemintError
+from pipeline.adapters.stores import LocalStore, MemoryStore
+from pipeline.domain.errors import FacemintError, PlanMismatchError, UserError
 from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
+from tests.flow.erasing import DyingAtAnyChange, filled
+from tests.flow.private_world import copied
+from tests.flow.test_run import Killed
 from tests.worlds import Silent, bytes_of
 
 BY = "sketch-auditor"
@@ -110,6 +113,51 @@ def test_again_changes_nothing_and_anew_can_be_had(place: Path) -> None:
     told = facemint("reclean", place, "--by", BY, *strict, "--replace")
     assert told["reclean"]["images_left_out"] == 0
     assert told["reclean"]["version"] == "v000003"
+
+
+def test_rounds_and_growth(tmp_path: Path) -> None:
+    """Cleaned, taken back, grown, cleaned again: each version says what it left out, and no label changes."""
+    root = crawl(tmp_path / "crawl", {f"p{n:02d}": range(4) for n in range(3)})
+    (root / "p01" / "other.png").write_bytes(png(blend(1, 51, 0)))
+    clean = crawl_recipe(root)["curate"]["clean"] | {"link": {"cos": 0.6}, "keep": {"cos": 0.6}}
+    recipe = crawled(root, curate={"clean": clean, "rows": 8, "buckets": 3})
+    store = LocalStore(tmp_path / "set")
+    gather(recipe, store)
+    before = outcomes(store)
+    wiring.measure_on(store, BY, [], Silent())
+    wiring.reclean_on(store, BY, LEVELS, Silent())
+    crawl(root, {"p09": range(4)})
+    with pytest.raises(PlanMismatchError, match="filters"):
+        gather(recipe, store)
+    wiring.refilter_on(store, wiring.changed_recipe(store, ["filters=[]"], None), Silent(), None, False, False)
+    gather(recipe, store)
+    with pytest.raises(UserError, match=r"1 of \d segments have no embeddings by 'sketch-auditor'"):
+        wiring.reclean_on(store, BY, LEVELS, Silent(), replace=True)
+    wiring.measure_on(store, BY, [], Silent())
+    facts, published = wiring.reclean_on(store, BY, LEVELS, Silent(), replace=True)
+    assert (facts["images"], facts["images_left_out"]) == (17, 1)
+    assert published.manifest.counts["inputs"]["reasons"] == {"filter": {f"main_cluster@{BY}_too_low": 1}}
+    after = outcomes(store)
+    assert {p: o for p, o in after.items() if p in before and p != "p01/other.png"} == {
+        p: o for p, o in before.items() if p != "p01/other.png"
+    }
+
+
+@pytest.mark.parametrize("dies_at", [2, 3, 5, 8])
+def test_killed_and_run_again(made: Path, dies_at: int) -> None:
+    """Whichever write is the last one, the same command ends in the same version."""
+    home = LocalStore(made)
+    source, straight = MemoryStore(), MemoryStore()
+    for path in home.list(""):
+        source.put(path, home.get(path))
+        straight.put(path, home.get(path))
+    wiring.reclean_on(straight, BY, LEVELS, Silent())
+    dying = filled(DyingAtAnyChange(dies_at, after=True), source)
+    with pytest.raises(Killed):
+        wiring.reclean_on(dying, BY, LEVELS, Silent())
+    store = copied(dying)
+    wiring.reclean_on(store, BY, LEVELS, Silent())
+    assert bytes_of(store) == bytes_of(straight)
 
 
 def test_the_numbers_are_private(place: Path) -> None:

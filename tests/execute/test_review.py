@@ -12,19 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs import wiring
 from pipeline.adapters.review_page import review_page
+from pipeline.adapters.segments import Segments
 from pipeline.adapters.segments.plain import ParquetTables
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import PlanMismatchError, UserError
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Recipe
+from pipeline.domain.records import unit_rows
 from pipeline.domain.review import Line, decisions_of
 from pipeline.execute.run import Published
 from pipeline.execute.settling import Reviewed
-from pipeline.flow.commit import enrolled_receipt_name
+from pipeline.flow.commit import enrolled_path, enrolled_receipt_name
 from pipeline.flow.curating.review import Item
+from pipeline.flow.orphans import find_orphans
+from pipeline.flow.versions import image_rows, read_manifest
 from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
-from tests.flow.erasing import DyingAtAnyChange, filled
+from tests.flow.erasing import DyingAtAnyChange, erase, filled
 from tests.flow.private_world import copied
 from tests.flow.test_run import Killed
 from tests.worlds import bytes_of
@@ -128,6 +133,18 @@ def test_held_and_gone_on(root: Path, held: MemoryStore) -> None:
     assert bytes_of(held) == bytes_of(straight)
 
 
+def require_own_template(store: Store, label: int | None, images: int) -> None:
+    """Require that the template of a label is that of its published images, and of no other."""
+    rows = [r for r in image_rows(Segments(), store, read_manifest(store, "v000001")) if r.label == label]
+    columns = Segments().read_columns(store, rows[0].segment, ["key", "embedding"])
+    mine = np.isin(columns["key"], [r.key for r in rows])
+    identities, _ = Segments().read_identities(store, enrolled_path(0, private=True))
+    found = next(i for i in identities if i.ordinal == rows[0].identity)
+    assert found.template_images == len(rows) == images
+    own = unit_rows(columns["embedding"][mine].astype(np.float64).sum(axis=0)[None], "template")[0]
+    assert np.abs(found.template_E - own).max() < 1e-6
+
+
 def test_a_face_is_refused(root: Path, held: MemoryStore, untouched: dict[str, tuple[int | None, str]]) -> None:
     """A face that people refuse is not published, its template is without it, and nobody else changes."""
     line = about(held, "p01", "kept")
@@ -140,6 +157,8 @@ def test_a_face_is_refused(root: Path, held: MemoryStore, untouched: dict[str, t
     assert held.get(LOG).decode().splitlines()[1:] == [f"face,{line['id']},,refuse"]
     assert published.manifest.counts["curated"][0]["decided_by_review"] == 1
     assert published.manifest.counts["inputs"]["reasons"]["clean"]["refused_by_review"] == 1
+    others = next(p for p in found if p.startswith("p01/") and p != name)
+    require_own_template(held, found[others][0], 4)
 
 
 def test_a_face_is_kept(root: Path, held: MemoryStore, untouched: dict[str, tuple[int | None, str]]) -> None:
@@ -150,6 +169,7 @@ def test_a_face_is_kept(root: Path, held: MemoryStore, untouched: dict[str, tupl
     found = outcomes(held)
     assert found["p00/stray.png"] == found["p00/000.png"]
     assert found["p00/000.png"] == untouched["p00/000.png"]
+    require_own_template(held, found["p00/000.png"][0], 6)
 
 
 def test_two_people_stay_apart_and_two_are_one(
@@ -288,6 +308,46 @@ def test_the_page_is_one_file_with_crops_alone(held: MemoryStore) -> None:
         assert Image.open(io.BytesIO(base64.b64decode(body))).size == (32, 32)
     assert page.count('class="asked"') == sum(one["kind"] == "face" for one in table(held))
     assert [p for p in held.list("") if "review" in p] == [QUEUE, PAGE]
+
+
+def test_erasing_removes_the_pictures(root: Path, held: MemoryStore) -> None:
+    """Whoever is erased is on no page any more: the queue of a published generation goes, what was decided stays."""
+    run(root, held, given([decided(about(held, "p01", "kept"), "refuse")]))
+    assert list(held.list("private/review/")) == [LOG, QUEUE, "private/review/g0.given.csv", PAGE]
+    assert [o for o in find_orphans(held, Late()).files if o.stored.path.startswith("private/")] == []
+    erase(held, 0)
+    assert held.list("private/review/") == [LOG]
+    assert b"p0" not in held.get(LOG)
+
+
+def test_a_picture_that_changed_since(tmp_path: Path) -> None:
+    """A face that people keep, and whose file is another one by now, is refused as such, and shown on no page."""
+    crawl(tmp_path, {f"p{n:02d}": range(4) for n in range(3)})
+    (tmp_path / "p00" / "stray.png").write_bytes(png(blend(0, 50, 0)))
+    store = MemoryStore()
+    run(tmp_path, store, hold=True)
+    stray = next(one for one in table(store) if one["now"] == "refused")
+    (tmp_path / "p00" / "stray.png").write_bytes(png(picture(60, 0)))
+    run(tmp_path, store, given([decided(stray, "keep")]), hold=True)
+    assert "no picture can be had" in store.get(PAGE).decode()
+    published = run(tmp_path, store)
+    assert published is not None
+    assert published.manifest.counts["inputs"]["reasons"] == {"filter": {"changed_since_planned": 1}}
+
+
+def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """A file that cannot be read is the user's mistake, named as it was typed."""
+    with pytest.raises(UserError, match=r"--decisions .*none\.csv: No such file or directory; give the review queue"):
+        wiring.reviewed_of(str(tmp_path / "none.csv"), hold=False)
+    assert wiring.reviewed_of(None, hold=True).hold
+
+
+class Late:
+    """Tells a time long past any grace."""
+
+    def now_s(self) -> float:
+        """Return the year 2100."""
+        return 4.1e9
 
 
 def test_a_hostile_label_is_text(tmp_path: Path) -> None:

@@ -80,17 +80,16 @@ def test_a_job_that_is_queued_again_ends_as_if_nothing_had_happened(
     require_undisturbed(LocalStore(out), COUNT, IMAGES)
 
 
-def test_the_tiny_recipe_survives_being_queued_again(running: dict[str, str], tmp_path: Path) -> None:
-    """The shipped recipe, smaller, queued again once in the middle: its digest is that of a run by hand."""
-    fewer = ("--set", "identities.count=6", "--set", "identities.images_per_identity=3")
+def test_the_demo_survives_being_queued_again(running: dict[str, str], tmp_path: Path) -> None:
+    """The shipped demo, queued again once in the middle: its digest is that of a run by hand."""
     path = f"export PATH={Path(sys.executable).parent}:$PATH"
     compute = ("--set", "compute.workers_per_node=2", "--workers", "2", "--set", f"compute.slurm.setup=['{path}']")
     by_hand, out = tmp_path / "by-hand", tmp_path / "set"
     words = [sys.executable, "-m", "jobs.cli"]
-    alone = [*words, "generate", "tiny", "--out", str(by_hand), *fewer, "--executor", "inline", "--json"]
+    alone = [*words, "generate", "demo", "--out", str(by_hand), "--executor", "inline", "--json"]
     assert run(alone, **running)[0] == 0
-    process = start([*words, "submit", "tiny", "--out", str(out), "--on", "slurm", *fewer, *compute], **running)
-    wait_for(lambda: receipts_in(out) >= 2, process)
+    process = start([*words, "submit", "demo", "--out", str(out), "--on", "slurm", *compute], **running)
+    wait_for(lambda: receipts_in(out, "make") >= 2, process)
     number = queue_number(Path(running["FACEMINT_JOBS"]))
     subprocess.run(["scontrol", "requeue", number], env=running, check=True, capture_output=True)
     _, errors = process.communicate(timeout=280)

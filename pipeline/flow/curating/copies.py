@@ -15,8 +15,11 @@ from pipeline.flow.curating.faces import Before, Faces
 ELSEWHERE = "same_picture_elsewhere"
 
 
-def no_picture_twice(faces: Faces, asked: Duplicates, before: Before) -> None:
-    """Let one picture stand once: of copies under several labels the one that is nearest to its template."""
+def no_picture_twice(faces: Faces, asked: Duplicates, before: Before, new: int) -> None:
+    """Let one picture stand once: of copies under several labels the one that is nearest to its template.
+
+    `new` is how many provisional identities there are: persons from there on are published ones.
+    """
     held = {(sha, hash_) for of in before.hashes.values() for sha, hash_ in of}
     shas, hashes = {s for s, _ in held}, {h for _, h in held}
     by_hash = asked.bits is not None
@@ -36,7 +39,18 @@ def no_picture_twice(faces: Faces, asked: Duplicates, before: Before) -> None:
             np.array([n]), reason, float(faces.own_cos[n]), float(faces.own_cos[twin]), f"row {faces.row[twin]}"
         )
     if by_hash and asked.bits is not None:
+        _near_copies_of_published(faces, asked.bits, before, new)
         _near_copies_of_joined(faces, asked.bits)
+
+
+def _near_copies_of_published(faces: Faces, bits: int, before: Before, new: int) -> None:
+    """Refuse near copies of what a published person has: another quality of it, another size, or mirrored."""
+    hashes = {p: np.array([h for _, h in before.hashes.get(p, ())], np.uint64) for p in before.standing.ordinals}
+    for n in np.flatnonzero(faces.person >= new).tolist():
+        held = hashes[before.standing.ordinals[int(faces.person[n]) - new]]
+        near = np.minimum(hamming(faces.hash[n], held), hamming(faces.mirrored[n], held))
+        if near.size and near.min() <= bits:
+            faces.refuse(np.array([n]), NEAR_COPY, float(near.min()), float(bits), "of a published image")
 
 
 def _near_copies_of_joined(faces: Faces, bits: int) -> None:

@@ -58,7 +58,7 @@ def decide(case: Case, blocked: Mapping[int, str]) -> Decided:
     moved_sums = place_strays(case, faces)
     for person, sum_E in reviewed(case, faces).items():
         moved_sums[person] = moved_sums.get(person, 0.0) + sum_E
-    no_picture_twice(faces, case.clean.duplicates, before)
+    no_picture_twice(faces, case.clean.duplicates, before, count)
     totals = np.bincount(faces.person[faces.person >= 0], minlength=count + len(before.standing.ordinals))
     gone = _too_few(faces, totals, case.clean.min_images, count)
     for root, gallery in sorted(blocked.items()):
