@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -284,8 +286,36 @@ def _terminated(signum: int, _frame: Any) -> None:
     raise SystemExit(128 + signum)
 
 
+def _leave_at_the_end(status: list[int]) -> None:
+    """Have this process end, after all that is to run at its end, before the libraries' own ends.
+
+    Arrow's pool of threads was seen to abort a process that had done its work: one of its threads was still starting
+    when C++ took the pool down. What was registered first runs last.
+    """
+
+    def leave() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status[0])
+
+    atexit.register(leave)
+
+
 def main() -> None:
     """Run the command line; the exit status says how it ended."""
+    status = [1]
+    _leave_at_the_end(status)
+    try:
+        _run()
+        status[0] = 0
+    except SystemExit as end:
+        status[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def _run() -> None:
     # read by the thread pools of torch and numpy when they are first imported, so set before any verb imports them;
     # set whatever stands there, because more threads change the order of sums
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

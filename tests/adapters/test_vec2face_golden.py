@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import ctypes
+import gc
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,14 @@ def drawn(arrays: Mapping[str, np.ndarray], *, posed: bool = False, rows: int | 
 def given(array: np.ndarray, dtype: torch.dtype = FLOAT32) -> torch.Tensor:
     """Return an array as a tensor."""
     return torch.from_numpy(array).to(dtype)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _give_back() -> Iterator[None]:
+    """Return the gigabytes of these networks to the system: later tests fork, and a large process forks slowly."""
+    yield
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module")
