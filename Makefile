@@ -35,7 +35,7 @@ check: $(DEV)  ## lint, format, types and import contracts
 
 test: check  ## check, then every test but the soak tests
 	@echo "== pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(DEV)  ## the long tests: kills, restarts, many seeds
 	@echo "== pytest -m soak"

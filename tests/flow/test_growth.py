@@ -105,13 +105,14 @@ def test_growing_repeats_no_work_of_earlier_generations(grown: MemoryStore) -> N
     assert max(numbers.values()) == 1
 
 
-def test_growth_killed_at_any_write_ends_in_the_same_bytes(grown: MemoryStore) -> None:
+@pytest.mark.parametrize("every", [10, pytest.param(3, marks=pytest.mark.soak)])
+def test_growth_killed_at_any_write_ends_in_the_same_bytes(grown: MemoryStore, every: int) -> None:
     """Each step is killed before and after every write and run again: the dataset is the undisturbed one."""
     wanted = bytes_of(grown)
     base, writes = MemoryStore(), 0
     for number, step in enumerate(STEPS):
         for after in (False, True):
-            for dies_at in range(1 + number % 3, 200, 3):
+            for dies_at in range(1 + number % every, 200, every):
                 store = DyingStore(dies_at, after=after)
                 for path in base.list(""):
                     MemoryStore.put(store, path, base.get(path))
@@ -126,7 +127,7 @@ def test_growth_killed_at_any_write_ends_in_the_same_bytes(grown: MemoryStore) -
                     now = bytes_of(store)
                     assert now == {k: wanted[k] for k in now}, f"step {number} killed at write {dies_at}"
         mint(step, base)
-    assert writes > 50
+    assert writes > 150 // every
 
 
 def test_a_reserve_is_used_before_anybody_new_is_probed() -> None:

@@ -190,13 +190,14 @@ def replace_identities(recipe: Recipe, **changes: Any) -> Recipe:
     return sketches(**{**raw, "identities": {**raw["identities"], **changes}})
 
 
-def test_killed_at_any_write_it_ends_with_the_same_bytes(minted: MemoryStore) -> None:
+@pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.soak)])
+def test_killed_at_any_write_it_ends_with_the_same_bytes(minted: MemoryStore, every: int) -> None:
     """Judging again and completing, killed before or after any write, come to the same once taken up."""
     whole = copy_of(minted)
     again(whole, TIGHT, make_missing=True)
     wanted, killed = bytes_of(whole), 0
     for after in (False, True):
-        for dies_at in range(1, 80, 3):
+        for dies_at in range(1, 80, every):
             store = DyingStore(dies_at, after=after)
             for path in minted.list(""):
                 MemoryStore.put(store, path, minted.get(path))
@@ -206,7 +207,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(minted: MemoryStore) ->
                 killed += 1
                 again(store, TIGHT, make_missing=True)
             assert bytes_of(store) == wanted, (dies_at, after)
-    assert killed > 10
+    assert killed > 30 // every
 
 
 def test_a_killed_step_is_finished_by_generate_with_its_recipe(minted: MemoryStore) -> None:

@@ -101,8 +101,8 @@ def test_an_altered_byte_is_named(grown: Store, data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@given(places=st.lists(st.tuples(PLACES, FLIPS), min_size=1, max_size=3))
-@settings(CHECKED, max_examples=8)
+@given(places=st.lists(st.tuples(PLACES, FLIPS), min_size=1, max_size=2))
+@settings(CHECKED, max_examples=3)
 def test_an_altered_byte_is_named_in_every_single_file(grown: Store, places: list[tuple[float, int]]) -> None:
     """One file after another, none left out."""
     for path in files_of(grown):
