@@ -27,7 +27,7 @@ AUDITOR = {
     "use": "onnx", "path": str(SCRFD.parent / "w600k_mbf_uint8dyn.onnx"), "name": "w600k",
     "licence": "non-commercial research", "batch": 1,
 }  # fmt: skip
-CLEAN = {"link": {"cos": 0.4}, "keep": {"cos": 0.4}, "merge": {"cos": 0.7}, "drop": {"cos": 0.6}}
+CLEAN = {"link": {"cos": 0.33}, "keep": {"cos": 0.36}, "merge": {"cos": 0.7}, "drop": {"cos": 0.6}}
 
 
 def _cleaned(people: list[str], tmp_path: Path, seed: int) -> tuple[Planted, dict[str, Outcome]]:
