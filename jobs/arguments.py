@@ -41,6 +41,13 @@ RehearseOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
+DeepOption = Annotated[
+    bool, typer.Option("--deep", help="Hash what stands again, and make units anew whose bytes are altered.")
+]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
+]
+
 ExecutorOption = Annotated[str | None, typer.Option("--executor", help="ray or inline; default as the recipe says.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Workers; default one per CPU.")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; default: start Ray here.")]

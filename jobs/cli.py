@@ -15,6 +15,7 @@ from jobs.arguments import (
     AddressOption,
     BudgetOption,
     DeadlineOption,
+    DeepOption,
     ExecutorOption,
     IfBusyOption,
     JsonOption,
@@ -24,6 +25,7 @@ from jobs.arguments import (
     OutOption,
     RecipeArgument,
     RehearseOption,
+    RetryOption,
     SetOption,
     SummaryOption,
     UriArgument,
@@ -92,13 +94,9 @@ def generate(
     allow_short: Annotated[
         bool, typer.Option("--allow-short", help="Publish even where places stayed open; the manifest says which.")
     ] = False,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Hash what stands again, and make units anew whose bytes are altered.")
-    ] = False,
+    deep: DeepOption = False,
     rehearse: RehearseOption = False,
-    retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
-    ] = False,
+    retry_quarantined: RetryOption = False,
     if_busy: IfBusyOption = IfBusy.FAIL,
     budget: BudgetOption = None,
     deadline: DeadlineOption = None,

@@ -10,6 +10,7 @@ from jobs.arguments import (
     AddressOption,
     BudgetOption,
     DeadlineOption,
+    DeepOption,
     ExecutorOption,
     IfBusyOption,
     JsonOption,
@@ -18,6 +19,7 @@ from jobs.arguments import (
     MetricsFileOption,
     OutOption,
     RecipeArgument,
+    RetryOption,
     SetOption,
     SummaryOption,
     WorkersOption,
@@ -36,12 +38,8 @@ def curate(
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     address: AddressOption = None,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Hash what stands again, and make units anew whose bytes are altered.")
-    ] = False,
-    retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try units again that killed their worker three times.")
-    ] = False,
+    deep: DeepOption = False,
+    retry_quarantined: RetryOption = False,
     hold: Annotated[
         bool,
         typer.Option("--hold", help="Stop before images are written, so that the review queue can be gone through."),

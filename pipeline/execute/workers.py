@@ -214,7 +214,11 @@ class WorkersExecutor:
         return sum(len(h.queue) for h in self._hands)
 
     def _drain(self) -> bool:
-        """Forget the units that wait behind others; return whether to wait for those being worked."""
+        """Forget the units that wait behind others; return whether to wait for those being worked.
+
+        One of them may begin before its worker is let go: it is killed, or leaves a receipt that the next run finds.
+        Ray's `cancel` does not help (2.60, tried): the call is worked all the same, and its answer is lost.
+        """
         for hand in self._hands:
             while len(hand.queue) > 1:
                 hand.queue.pop()

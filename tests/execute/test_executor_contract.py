@@ -24,6 +24,9 @@ from tests.execute.toys import Toy, name, units
 class ExecutorContract:
     """The promises; a subclass says how its executor is made."""
 
+    begun_ahead = 0
+    """Units at most that a worker may have begun, behind those in hand, before it hears that the run ends."""
+
     def make(self, toy: Toy, stop: Stop) -> Executor:
         """Return an executor of this kind."""
         raise NotImplementedError
@@ -49,7 +52,7 @@ class ExecutorContract:
         assert [len(toy.tries(n)) for n in range(12)] == [1] * 12
 
     def test_a_limit_that_is_met_ends_the_run_between_units(self, tmp_path: Path) -> None:
-        """What is worked ends and is yielded, nothing new begins, and the error is that of the limit, status 6."""
+        """What is in hand ends and is yielded, nothing new is issued, and the error is that of the limit, status 6."""
         toy, stop = Toy(tmp_path, seconds=0.05), Stop()
         done: list[Receipt] = []
         stop.limit = lambda: StoppedError("the budget is spent") if len(done) >= 3 else None
@@ -58,7 +61,9 @@ class ExecutorContract:
         assert caught.value.exit_status == 6
         # two workers at most have a unit in hand when the third is done
         assert 3 <= len(done) <= 5
-        assert {r.name for r in done} == {name(n) for n in range(12) if toy.store.size(receipt_path(name(n)))}
+        left = {name(n) for n in range(12) if toy.store.size(receipt_path(name(n)))}
+        assert {r.name for r in done} <= left
+        assert len(left) <= len(done) + self.begun_ahead
         assert toy.store.list("quarantine/") == []
 
     def test_workers_are_counted_for_as_long_as_they_are_held(self, tmp_path: Path) -> None:
@@ -186,6 +191,8 @@ class TestInline(ExecutorContract):
 @pytest.mark.usefixtures("ray_session")
 class TestRay(ExecutorContract):
     """The Ray executor with two workers."""
+
+    begun_ahead = 2
 
     def make(self, toy: Toy, stop: Stop) -> Executor:
         """Return an executor on the session's Ray."""

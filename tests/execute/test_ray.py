@@ -210,7 +210,10 @@ def test_sigterm_drains_a_run_on_a_ray_of_its_own(tmp_path: Path) -> None:
     begun = [n for n in range(40) if toy.tries(n)]
     assert told["error"].startswith("stopped by SIGTERM")
     assert 1 <= len(told["done"]) < 20
-    assert set(told["done"]) == {name(n) for n in begun if toy.store.size(receipt_path(name(n)))}
+    left = {name(n) for n in begun if toy.store.size(receipt_path(name(n)))}
+    assert set(told["done"]) <= left
+    # each worker may have begun the unit that waited behind the one in hand
+    assert len(left) <= len(told["done"]) + len(told["pids"])
 
 
 @pytest.mark.soak
