@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobs.submitting.ground import Outcome, Say, Standing, State, outcome_of
+from jobs.submitting.ground import Say, Standing, State, outcome_of
 from jobs.submitting.job import Job
 from pipeline.domain.errors import OutputError
 
@@ -74,17 +74,3 @@ class Tail:
         self._at += len(whole)
         if whole:
             say(whole.decode("utf-8", errors="replace").rstrip("\n"))
-
-
-def last_words(place: Path) -> str:
-    """Return the last line of a log, shortened."""
-    try:
-        lines = (place / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        return ""
-    return lines[-1][:300] if lines else ""
-
-
-def told_by(place: Path, outcome: Outcome) -> Outcome:
-    """Return an outcome with the log's last line where it failed."""
-    return outcome if outcome.status == 0 or outcome.told else Outcome(outcome.status, last_words(place))

@@ -26,7 +26,7 @@ from pipeline.domain.records import Float32
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.curating.kit import Kit, curation
-from pipeline.flow.curating.rows import FEATURE_COLUMNS, clean_name, cleaned_path, features_path, provisional_path
+from pipeline.flow.curating.rows import FEATURE_COLUMNS, cleaned_path, features_path, provisional_path
 from pipeline.flow.enrol import resolve
 from pipeline.flow.parts import Parts
 
@@ -393,8 +393,3 @@ def _cleaned(faces: Mapping[str, Any], row: int, settled: _Settled, n: int, firs
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def cleaned_units(generation: int, buckets: int) -> list[str]:
-    """Return the names of the units that clean a generation."""
-    return [clean_name(generation, bucket) for bucket in range(buckets)]

@@ -52,12 +52,3 @@ class Suppressed:
     def __contains__(self, digest: str) -> bool:
         """Return whether the bytes with this SHA-256 were erased."""
         return any(sha256_hex(f"{salt}{digest}".encode()) in known for salt, known in self._entries)
-
-
-def is_suppressed(store: Store, data: bytes) -> bool:
-    """Return whether these very bytes, an image's or a float32 vector's, were erased from this dataset.
-
-    Raises:
-        StoreError: an entry is damaged.
-    """
-    return sha256_hex(data) in Suppressed(store)
