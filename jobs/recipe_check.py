@@ -84,6 +84,11 @@ def check_alignment(recipe: Recipe, where: str, generator: Generator, readers: M
             f"pixels in which a face has yet to be found, and {readers['judge'].space.name!r} reads faces aligned to "
             f"{reads!r}; give align: {{detector: {{use: scrfd, path: ...}}}}"
         )
+    if recipe.align is not None and recipe.align.keep_whole and generator.alignment is not None:
+        raise RecipeError(
+            f"{where}: align.keep_whole: the {recipe.generator.use} generator makes faces aligned to "
+            f"{generator.alignment!r} already, and there is no larger picture to keep; leave it out"
+        )
     comes = generator.alignment if recipe.align is None else reads
     for role, reader in readers.items():
         if reader.space.alignment != comes:

@@ -101,6 +101,7 @@ def merge_on(
             "name the sources of all of them in one recipe of kind: curate"
         )
     _require_alike(sides, recipes)
+    _require_wholes_of_all(sides)
     judges, judge = _judges(sides, recipes, wanted.judge)
     raw = _merged_recipe(sides, recipes, judges, judge, wanted)
     recipe = parse_recipe(full_model(), raw, "merge")
@@ -125,6 +126,19 @@ def merge_on(
 
 def _recipe_of(side: Side) -> Recipe:
     return parse_recipe(full_model(), side.step["recipe"], f"the recipe of {side.uri}")
+
+
+def _require_wholes_of_all(sides: Sequence[Side]) -> None:
+    """Refuse a source that has whole pictures of some images only, as what was merged of several may."""
+    from pipeline.flow.wholes import KEPT
+
+    for side in sides:
+        kept, images = int(side.manifest.counts.get(KEPT, 0)), int(side.manifest.counts["images"])
+        if 0 < kept < images:
+            raise UserError(
+                f"{side.uri}: keeps the whole pictures of {kept:,} of its {images:,} images, and a source has those of "
+                "all or of none; merge the datasets that it was merged from instead"
+            )
 
 
 def _require_alike(sides: Sequence[Side], recipes: Sequence[Recipe]) -> None:

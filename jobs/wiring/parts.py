@@ -126,6 +126,7 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
     sampler = sampler_of(recipe, bank)
     recipe_check.check_models(recipe, where, bank, generator, readers)
     scoring.require_apart(generator, readers, where)
+    scoring.require_asked(recipe.generator, recipe.conditions, where)
     recipe_check.check_sampler(recipe, where, sampler, generator)
     screen = screen_of(recipe)
     recipe_check.check_screening(recipe, where, readers)

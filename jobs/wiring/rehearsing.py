@@ -55,9 +55,11 @@ def rehearsed(raw: Any, where: str, compute: Sequence[str] = ()) -> Recipe:
     if not _stands(small["identities"], generator.space):
         small["identities"] |= _strangers(generator.space)
     small["align"] = None
-    if generator.alignment != judge.space.alignment:
+    whole = bool((asked["align"] or {}).get("keep_whole"))
+    # one that makes crops has nothing whole to keep: the check of the rehearsal says so
+    if generator.alignment != judge.space.alignment or whole:
         fixed = {"use": "fixed", "alignment": judge.space.alignment}
-        small["align"] = {"detector": fixed, "choice": "largest"}
+        small["align"] = {"detector": fixed, "choice": "largest", "keep_whole": whole}
     small["measures"] = list(_measures(asked["measures"]))
     small["filters"] = [_observing(node) for node in asked["filters"] if node["use"] not in NOTHING_TO_ASK]
     return _settled(small, where)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobs.wiring import models
+from pipeline.domain.errors import RecipeError
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Recogniser
@@ -28,7 +29,8 @@ def scorers_of(goals: Any, weights: Weights) -> tuple[Any, ...]:
     Raises:
         ModelError: a scorer's weights state no digest and are not here.
     """
-    from pipeline.adapters.generators.vec2face.scorers import identity_scorer, quality_scorer
+    from pipeline.adapters.generators.vec2face.scorers import identity_scorer, quality_scorer, yaw_scorer
+    from pipeline.adapters.head_pose.estimator import HeadPoseEstimator, HeadPoseOptions
     from pipeline.adapters.recognisers.iresnet import FaceNetwork, NetworkOptions
 
     def read(goal: Any) -> tuple[Any, str]:
@@ -40,6 +42,10 @@ def scorers_of(goals: Any, weights: Weights) -> tuple[Any, ...]:
         out.append(identity_scorer(*read(goal), gate=goal.gate, weight=goal.weight))
     if (goal := goals.quality) is not None:
         out.append(quality_scorer(*read(goal), target=goal.target, gate=goal.gate, weight=goal.weight))
+    if (goal := goals.yaw) is not None:
+        options = HeadPoseOptions(weights=goal.estimator, size=goal.size, positive=goal.positive)
+        reads = HeadPoseEstimator(options, weights).yaw_deg
+        out.append(yaw_scorer(reads, weights.sha256(goal.estimator), gate=goal.gate, weight=goal.weight))
     return tuple(out)
 
 
@@ -48,3 +54,13 @@ def require_apart(generator: Any, readers: Mapping[str, Recogniser], where: str)
     from pipeline.adapters.generators.vec2face import scorers
 
     scorers.require_apart(getattr(generator, "scorers", ()), readers, where)
+
+
+def require_asked(node: Node, conditions: Mapping[str, Any], where: str) -> None:
+    """Refuse a goal of yaw where no yaw is asked for: every picture would meet it; raises RecipeError."""
+    goals = getattr(node, "optimise", None)
+    if goals is not None and goals.yaw is not None and "yaw_deg" not in conditions:
+        raise RecipeError(
+            f"{where}: generator.optimise.yaw: turns heads as conditions.yaw_deg asks, and the recipe has no such "
+            "condition; give one, or leave the goal out"
+        )

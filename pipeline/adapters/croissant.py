@@ -71,14 +71,14 @@ def croissant(facts: Mapping[str, Any], files: Sequence[FileEntry]) -> dict[str,
     }
     distribution = [_file(index, PurePosixPath(index.path).name, _PARQUET)]
     out: dict[str, bytes] = {}
-    small = len(files) <= MOST_FILES
+    small, wholes = len(files) <= MOST_FILES, bool(facts["counts"].get("make", {}).get("wholes"))
     if small:
         folder = facts["digest"][:16]
         out[f"{folder}/{SUMS}"] = _sums(sorted(files))
-        distribution += _objects([f for f in sorted(files) if f != index], folder)
+        distribution += _objects([f for f in sorted(files) if f != index], folder, wholes=wholes)
     else:
         distribution += _globs()
-    described |= {"distribution": distribution, "recordSet": _record_sets(index, small)}
+    described |= {"distribution": distribution, "recordSet": _record_sets(index, small, wholes=wholes)}
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if facts["use"].get("real_people"):
         text = text.replace(_MADE, _PERSON)
@@ -117,22 +117,30 @@ def _id(entry: FileEntry) -> str:
     return PurePosixPath(entry.path).name
 
 
-def _objects(files: Sequence[FileEntry], folder: str) -> list[dict[str, Any]]:
-    """Return a file object for every segment, and the set of the images in the tars."""
+def _objects(files: Sequence[FileEntry], folder: str, *, wholes: bool) -> list[dict[str, Any]]:
+    """Return a file object for every segment, and the sets of the images in the tars."""
     tars = [f for f in files if f.path.endswith(".tar")]
     tables = [f for f in files if f.path.endswith(".parquet")]
     out = [_file(f, f"{folder}/../../../{f.path}", _TAR) for f in tars]
     out += [_file(f, f"../../{f.path}", _PARQUET) for f in tables]
-    images = {
+    # a key ends in a digit, and so not as a whole picture's name does before its last suffix
+    images = "*[0-9].jpg" if wholes else "*.jpg"
+    out.append(_in_tars(tars, "jpegs", images, "Every accepted image, published or not: the index says which are"))
+    if wholes:
+        out.append(_in_tars(tars, "wholes", "*.whole.jpg", "The pictures that these were cut from, of no alignment"))
+    return out
+
+
+def _in_tars(tars: Sequence[FileEntry], name: str, glob: str, text: str) -> dict[str, Any]:
+    return {
         "@type": "cr:FileSet",
-        "@id": "jpegs",
-        "name": "jpegs",
-        "description": "Every accepted image, published or not: the index says which are",
+        "@id": name,
+        "name": name,
+        "description": text,
         "containedIn": [{"@id": _id(f)} for f in tars],
         "encodingFormat": _JPEG,
-        "includes": "*.jpg",
+        "includes": glob,
     }
-    return [*out, images]
 
 
 def _globs() -> list[dict[str, Any]]:
@@ -161,7 +169,7 @@ def _sums(files: Sequence[FileEntry]) -> bytes:
 # ------------------------------------------------------------------------------------------------------- records
 
 
-def _record_sets(index: FileEntry, with_images: bool) -> list[dict[str, Any]]:
+def _record_sets(index: FileEntry, with_images: bool, *, wholes: bool) -> list[dict[str, Any]]:
     columns = _WHO | _WHERE
     sets = [record_set("index", "Published images: whose each is and where its bytes are", {
         name: (*kind, extract("fileObject", _id(index), "column", name)) for name, kind in columns.items()
@@ -179,8 +187,18 @@ def _record_sets(index: FileEntry, with_images: bool) -> list[dict[str, Any]]:
     })  # fmt: skip
     # mlcroissant joins from index to files: a file that the index does not name is left out
     images["field"][0]["references"] = {"field": {"@id": "files/key"}}
+    whole_pictures = [_whole_pictures()] if wholes else []
     # `files` comes last: checkers read record sets in their order, and after it mlcroissant could not make `images`
-    return [*sets, images, files]
+    return [*sets, images, *whole_pictures, files]
+
+
+def _whole_pictures() -> dict[str, Any]:
+    names = extract("fileSet", "wholes", "fileProperty", "filename")
+    return record_set("whole_pictures", "What accepted images were cut from, those that are not published too", {
+        "key": ("sc:Text", _WHO["key"][1], names | {"transform": {"regex": "^(.+)\\.whole\\.jpg$"}}),
+        "image": ("sc:ImageObject", "The picture that the face was cut from, RGB, of no alignment",
+                  extract("fileSet", "wholes", "fileProperty", "content")),
+    })  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------- responsible AI
@@ -221,6 +239,7 @@ def _rai(facts: Mapping[str, Any]) -> dict[str, Any]:
             f"{make['candidates']} candidate images were measured and judged as stored JPEG.",
             f"Refused: {make['refused']} ({_reasons(make['reasons'])}).",
             "Every candidate's numbers and verdicts are in the segments.",
+            *_wholes_said(counts),
         ],
         "dataAnnotationProtocol": [
             "A label is the identity that an image was made of; nobody assigned it.",
@@ -250,6 +269,15 @@ def _rai(facts: Mapping[str, Any]) -> dict[str, Any]:
             "which keep every label."
         ),
     }
+
+
+def _wholes_said(counts: Mapping[str, Any]) -> list[str]:
+    """Return what is said of whole pictures; nothing where none are kept."""
+    kept = counts.get("whole_pictures")
+    if not kept:
+        return []
+    where = f"{kept} images have the whole picture that they were cut from beside them, as it was generated: "
+    return [where + "its alignment is none, and nothing outside the crop was measured, judged or screened."]
 
 
 def _rai_of_photographs(facts: Mapping[str, Any]) -> dict[str, Any]:

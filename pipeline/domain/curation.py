@@ -119,6 +119,15 @@ class CuratedAlign(Align):
     choice: Literal["largest", "central", "only", "matching"] = "largest"  # type: ignore[assignment]
     """Which face of a picture with several is meant: `matching` takes the one that matches the others of its label."""
 
+    @model_validator(mode="after")
+    def _crops_alone(self) -> Self:
+        if self.keep_whole:
+            raise ValueError(
+                "keep_whole is for generated pictures; photographs of real people are stored as crops alone: leave it "
+                "out (curate.crop stores crops that show more)"
+            )
+        return self
+
 
 class PhotographsOptions(Node):
     """In place of generator, bank and sampler: images come from sources, and identities live in the judge's space."""

@@ -25,7 +25,8 @@ NOT_FINGERPRINTED = (
 NO_BYTES = (".stop_above", ".device")
 """Options that say when a run stops, and on what a model computes: the device kind, which receipts state, says that."""
 ABSENT: Mapping[str, Any] = {
-    "twins": [], "align": None, "identities.map": None, "enrol.mode": "refuse", "rehearsal": False,
+    "twins": [], "align": None, "align.keep_whole": False, "identities.map": None, "enrol.mode": "refuse",
+    "rehearsal": False, "generator.optimise.yaw": None,
 }  # fmt: skip
 """What keys say that recipes did not always have, where they change nothing: left out, so that what was made before
 there were any keeps its fingerprint."""

@@ -57,6 +57,7 @@ ROWS: tuple[dict[str, Any], ...] = (
     {
         **_VEC2FACE, "name": "vec2face-pose", "what": "6DRepNet: head pose, for attribute optimisation",
         "file": "weights/6DRepNet_300W_LP_AFLW2000.pth",
+        "preprocessing": "RGB, 224 x 224, mean and deviation of ImageNet", "settings": {"size": "repvgg-b1g2"},
     },
     {
         **_VEC2FACE_PLUS, "name": "vec2face-plus", "what": "generator, 112 x 112, one pass",

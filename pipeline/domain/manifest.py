@@ -51,6 +51,8 @@ class Counts:
     """Refused candidates by every reason; one refused by two filters counts under both."""
     twins: int = 0
     """Hard-condition twins of accepted ones; they are no candidates."""
+    wholes: int = 0
+    """Accepted ones whose whole picture, before it was cut, is stored too."""
 
     def __post_init__(self) -> None:
         """Refuse counts that lose a candidate."""
@@ -89,10 +91,11 @@ class Counts:
             sum(p.off_target for p in listed),
             _sum(p.reasons_any for p in listed),
             sum(p.twins for p in listed),
+            sum(p.wholes for p in listed),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping; twins stand in it where there are any."""
+        """Return a JSON-ready mapping; twins and whole pictures stand in it where there are any."""
         counts: dict[str, Any] = {
             "candidates": self.candidates,
             "accepted": self.accepted,
@@ -101,7 +104,7 @@ class Counts:
             "reasons": dict(self.reasons),
             "reasons_any": dict(self.reasons_any),
         }
-        return {**counts, "twins": self.twins} if self.twins else counts
+        return counts | {k: n for k, n in (("twins", self.twins), ("wholes", self.wholes)) if n}
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

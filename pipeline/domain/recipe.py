@@ -248,6 +248,8 @@ class Align(Section):
     """Finds the face by which a picture is cut; a picture in which it finds none is refused."""
     choice: Literal["largest", "central", "only"] = "largest"
     """Which face of a picture with several is meant; `only` refuses such a picture."""
+    keep_whole: bool = False
+    """Stores the picture, as it was before it was cut, beside each accepted crop; its alignment is none."""
 
 
 class UnitShape(Section):

@@ -117,11 +117,22 @@ class Candidate:
     """The stored bytes; None where the candidate was refused."""
     sourced: Mapping[str, str] = field(default_factory=dict)
     """What came with the picture from its source, as it was given: caption, date, licence; minted ones have none."""
+    whole: bytes | None = field(repr=False, default=None)
+    """The stored bytes of the picture that the crop was cut from; None where none is kept, and of a twin."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Return why it was refused, one reason per filter that refused it; empty where accepted."""
         return () if self.accepted else tuple(v.reason for v in self.verdicts if not v.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Where a unit's tar holds the picture that a stored crop was cut from: `length` bytes from `offset`, and which."""
+
+    offset: int
+    length: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pipeline.domain.manifest import FileEntry, IndexRow
 from pipeline.domain.previews import Preview
 from pipeline.domain.recipe import ExportNode
-from pipeline.domain.records import Audited, Candidate, Conditions, Float32, Identity, Measures, Member
+from pipeline.domain.records import Audited, Candidate, Conditions, Float32, Identity, Measures, Member, Whole
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
 
@@ -126,8 +126,13 @@ class Store(Protocol):
 class SegmentWriter(Protocol):
     """Writes segments with repeatable bytes, and reads them."""
 
-    def write_images(self, store: Store, unit: str, rows: Iterable[Candidate]) -> tuple[FileEntry, ...]:
-        """Write `segments/<unit>.tar` (accepted) and `.parquet` (every candidate, in the order given)."""
+    def write_images(
+        self, store: Store, unit: str, rows: Iterable[Candidate], *, wholes: bool = False
+    ) -> tuple[FileEntry, ...]:
+        """Write `segments/<unit>.tar` (accepted) and `.parquet` (every candidate, in the order given).
+
+        With `wholes` every accepted candidate but a twin brings the picture that it was cut from; else none does.
+        """
         ...
 
     def write_probes(self, store: Store, unit: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
@@ -136,6 +141,10 @@ class SegmentWriter(Protocol):
 
     def read_columns(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
         """Return a segment's columns: numbers as numpy arrays (N,), vectors as float32 (N, E), the rest as lists."""
+        ...
+
+    def read_wholes(self, store: Store, unit: str) -> dict[str, Whole] | None:
+        """Return key -> whole picture of a make unit's images; None where the unit keeps none."""
         ...
 
     def read_published(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
@@ -206,6 +215,10 @@ class ImageFacts(Protocol):
         """Return key -> conditions and measures of every image of a segment; what was added later is among them."""
         ...
 
+    def wholes(self, segment: str) -> Mapping[str, Whole]:
+        """Return key -> whole picture of the images of a segment that have theirs stored beside them."""
+        ...
+
     def embeddings(self, segment: str, recogniser: str) -> Mapping[str, Float32]:
         """Return key -> embedding (E,) of every image of a segment: the judge's, or of a recogniser that was added.
 
@@ -240,7 +253,8 @@ class Exporter(Protocol):
             index: the images to export, chosen already; labels are dense.
             target: holds this export and nothing else.
             about: name, version, digest (of the dataset) and seed (of the run); if wanted `balance` (what cells are
-                made of), `chosen` (options by which the images were chosen) and `labels` (each label's in the version).
+                made of), `chosen` (options by which the images were chosen), `labels` (each label's in the version) and
+                `whole_pictures` (how many images of the dataset have theirs stored).
             facts: what else is known of the images; some kinds cannot do without.
         """
         ...

@@ -46,6 +46,7 @@ from pipeline.flow.past import Past, Step, past_of
 from pipeline.flow.publish import About, index_rows, publish
 from pipeline.flow.twins import twin_figures, with_twins
 from pipeline.flow.versions import is_whole, published_rows
+from pipeline.flow.wholes import KEPT, published_wholes
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +259,8 @@ def publish_rows(session: Session, books: Books, step: Step, rows: Sequence[Inde
     if session.parts.twins:
         counts, figures = {"twins": len(every) - len(rows)}, {"twins": twin_figures(session.parts, every)}
         about = replace(about, counts={**about.counts, **counts}, figures={**about.figures, **figures})
+    if kept := published_wholes(every, books.known):
+        about = replace(about, counts={**about.counts, KEPT: kept})
     return publish(session.parts, step, every, books.known, about, lambda bare: session.documents(bare, rows))
 
 

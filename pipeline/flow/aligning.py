@@ -70,6 +70,11 @@ def aligned(parts: Parts, pictures_NHWC: UInt8) -> tuple[UInt8, npt.NDArray[np.b
     return parts.aligner.align(pictures_NHWC)
 
 
+def keeps_whole(parts: Parts) -> bool:
+    """Return whether the picture that a crop was cut from is stored beside it."""
+    return parts.aligner is not None and parts.recipe.align is not None and parts.recipe.align.keep_whole
+
+
 def usual_points(
     detector: Detector, pictures_NHWC: UInt8, choice: Choice
 ) -> tuple[npt.NDArray[np.float64], int, float]:

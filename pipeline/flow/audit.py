@@ -8,6 +8,7 @@ balance with the reader's confusion, and similarity figures under judge and audi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from pipeline.domain.calibration import Calibration, equal_error_rate
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path, segment_path
 from pipeline.domain.ports import ModelCard
-from pipeline.domain.records import Audited, Float32, unit_rows
+from pipeline.domain.records import Audited, Float32, Whole, unit_rows
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, read_receipt, receipt_of, stored_sha256
 from pipeline.flow.parts import Parts, decoded, embed_fixed
 from pipeline.flow.twins import counts_of_rows
+from pipeline.flow.wholes import require_wholes, wholes_of
 
 READ_TOGETHER = 256
 """Images decoded at once: bounds memory, and changes nothing, as the auditor sees full batches either way."""
@@ -61,7 +63,8 @@ def audit_unit(unit: Unit, parts: Parts) -> Receipt:
     names = ["accepted", "reasons", *(("off_target", "key") if images else ())]
     columns = parts.segments.read_columns(parts.store, unit.of, names)
     if images:
-        counts = counts_of_rows(columns)
+        wholes = wholes_of(parts.segments, parts.store, made)
+        counts = replace(counts_of_rows(columns), wholes=len(wholes or {}))
     else:
         outcomes = zip(columns["accepted"].tolist(), columns["reasons"], strict=True)
         counts = Counts.of((kept, False, tuple(reasons)) for kept, reasons in outcomes)
@@ -69,19 +72,24 @@ def audit_unit(unit: Unit, parts: Parts) -> Receipt:
         raise StoreError(f"{unit.of}: the rows count {counts.to_dict()}, the receipt says {made.counts.to_dict()}")
     files: tuple[FileEntry, ...] = ()
     if images:
-        files = (parts.segments.write_audit(parts.store, unit.of, _reread(unit.of, parts, columns)),)
+        files = (parts.segments.write_audit(parts.store, unit.of, _reread(unit.of, parts, columns, wholes)),)
     receipt = receipt_of(unit, parts, Counts(counts.accepted, counts.accepted, 0, {}), files, started_s)
     commit(parts, receipt)
     return receipt
 
 
-def _reread(name: str, parts: Parts, columns: Mapping[str, Any]) -> Audited:
-    """Return the places of a make unit's images and the auditor's embeddings, each image decoded from its tar."""
+def _reread(name: str, parts: Parts, columns: Mapping[str, Any], wholes: Mapping[str, Whole] | None) -> Audited:
+    """Return the places of a make unit's images and the auditor's embeddings, each image decoded from its tar.
+
+    Whole pictures, where it keeps any, are held against their digests and decoded too.
+    """
     places = parts.segments.locate(parts.store, name)
     keys = [k for k, kept in zip(columns["key"], columns["accepted"], strict=True) if kept]
     if set(places) != set(keys) or len(set(columns["key"])) != len(columns["key"]):
         raise StoreError(f"{name}: stored images and accepted rows differ, or a key appears twice")
     tar = parts.store.get(segment_path(name, "tar"))
+    if wholes is not None:
+        require_wholes(name, tar, wholes, keys, parts.codec)
     block = parts.auditor_batch * max(1, READ_TOGETHER // parts.auditor_batch)
     emb = []
     for start in range(0, len(keys), block):

@@ -15,7 +15,7 @@ from pipeline.domain.manifest import Counts, Receipt, segment_path
 from pipeline.domain.records import Cell, Identity, UInt8, template_of
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.unit import Proposal, Stage
-from pipeline.flow.aligning import aligned
+from pipeline.flow.aligning import aligned, keeps_whole
 from pipeline.flow.enrol import cell_of, draw_vector
 from pipeline.flow.judge import Bench, Templates, samples_of
 from pipeline.flow.make import generate_fixed
@@ -24,6 +24,7 @@ from pipeline.flow.twins import twins_per_image
 from pipeline.flow.window import Outcome, Try
 
 TRIAL_IDENTITIES = 6
+WITH_WHOLES = ", with their whole pictures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Costs:
         images: candidate images they rest on.
         worker_s_per_image: seconds of one worker per candidate image: generate, store, measure, judge.
         accepted_share: share of candidates that filled a slot, in (0, 1].
-        bytes_per_image: stored bytes of an accepted image with its side-car.
+        bytes_per_image: stored bytes of an accepted image with its side-car, and its whole picture if that is kept.
         bytes_per_row: bytes of a candidate's row.
     """
 
@@ -57,7 +58,7 @@ def from_receipts(known: Mapping[str, Receipt]) -> Costs | None:
     tars = sum(f.bytes for r in made for f in r.files if f.path.endswith(".tar"))
     tables = sum(f.bytes for r in made for f in r.files if f.path == segment_path(r.name, "parquet"))
     return Costs(
-        source=f"{len(made)} committed units of this dataset",
+        source=f"{len(made)} committed units of this dataset" + (WITH_WHOLES if total.wholes else ""),
         images=total.candidates,
         worker_s_per_image=seconds / total.candidates,
         accepted_share=total.accepted / total.candidates,
@@ -97,10 +98,13 @@ def from_trial(parts: Parts) -> Costs:
     conditions = [slot_conditions(recipe.conditions, recipe.seed, stream, t.identity, t.slot) for t in asked]
     noise = [Key(recipe.seed, Stream.PROBE_NOISE, t.identity, t.slot) for t in asked]
 
+    whole_bytes: list[int] = []
+
     def worked() -> tuple[list[bytes], np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
         pictures = generate_fixed(parts, np.stack([vectors[t.identity] for t in asked]), conditions, noise)
         faces, found = aligned(parts, pictures)
         stored = [parts.codec.encode(face) for face in faces]
+        whole_bytes[:] = [len(parts.codec.encode(p)) + 512 for p in pictures] if keeps_whole(parts) else [0]
         decoded = np.stack([parts.codec.decode(data) for data in stored])
         emb, sound = embed_each(parts.judge, decoded, parts.judge_batch)
         return stored, emb, sound & found, measure_fixed(parts.measurers, decoded, parts.judge_batch)
@@ -129,12 +133,13 @@ def from_trial(parts: Parts) -> Costs:
     ]
     kept = sum(outcome is Outcome.ACCEPTED for _, _, outcome in judged)
     return Costs(
-        source=f"a trial of {len(asked)} images on this machine",
+        source=f"a trial of {len(asked)} images on this machine" + (WITH_WHOLES if keeps_whole(parts) else ""),
         images=len(asked),
         worker_s_per_image=seconds / len(asked),
         # a trial that keeps nothing says little: one more image than it made would have been kept
         accepted_share=max(kept, 1) / (len(judged) + (kept == 0)),
         # its twins are about as large, on the average
-        bytes_per_image=(float(np.mean([len(data) for data in stored])) + 3 * 512) * (1 + twins_per_image(recipe)),
+        bytes_per_image=(float(np.mean([len(data) for data in stored])) + 3 * 512) * (1 + twins_per_image(recipe))
+        + float(np.mean(whole_bytes)),
         bytes_per_row=4.0 * (emb.shape[1] + 2 * len(measures)) + 256,
     )

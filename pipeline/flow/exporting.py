@@ -19,10 +19,11 @@ from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.ports import Exporter, SegmentWriter, Store
 from pipeline.domain.privacy import is_personal, is_private, of_real_people, private_path
 from pipeline.domain.recipe import ExportNode
-from pipeline.domain.records import Conditions, Float32, Measures
+from pipeline.domain.records import Conditions, Float32, Measures, Whole
 from pipeline.domain.twins import is_twin, parent_of, without_twins
 from pipeline.flow.sidecars import open_side_car, read_added_measures, side_car_records
 from pipeline.flow.splits import read_split
+from pipeline.flow.wholes import KEPT
 
 JUDGE = "judge"
 """Whose embeddings the segments hold."""
@@ -51,6 +52,10 @@ class StoredFacts:
             added = {k: {name: v for name, v in row.items() if not is_personal(name)} for k, row in added.items()}
         rows = zip(columns["key"], columns["accepted"], columns["conditions"], columns["measures"], strict=True)
         return {k: (dict(asked), {**dict(read), **added.get(k, {})}) for k, kept, asked, read in rows if kept}
+
+    def wholes(self, segment: str) -> Mapping[str, Whole]:
+        """Return key -> whole picture of the images of a segment that have theirs stored beside them."""
+        return self._segments.read_wholes(self._store, segment) or {}
 
     def embeddings(self, segment: str, recogniser: str) -> Mapping[str, Float32]:
         """Return key -> embedding (E,) of a segment's accepted images; NaN where a recogniser could not read a face.
@@ -96,6 +101,7 @@ def about_export(manifest: Manifest, seed: int) -> dict[str, Any]:
         "seed": seed,
         "balance": manifest.figures["balance"]["by"],
         "real_people": of_real_people(manifest),
+        KEPT: int(manifest.counts.get(KEPT, 0)),
     }
 
 

@@ -134,6 +134,10 @@ class Bench:
         sample = self._with_cell(sample)
         return {f.name: f.judge(sample) for f in self._filters if not f.judges_siblings}
 
+    def may_stand(self, alone: Mapping[str, Verdict]) -> bool:
+        """Return whether a sample with these verdicts can still be accepted, whatever its siblings say."""
+        return all(alone[f.name].passed or f.judges_condition for f in self._filters if f.name in alone)
+
     def settle(
         self,
         sample: Sample,

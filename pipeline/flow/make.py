@@ -24,7 +24,7 @@ from pipeline.domain.records import Candidate, Conditions, Float32, Identity, Sa
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.twins import is_twin
 from pipeline.domain.unit import Unit
-from pipeline.flow.aligning import UNFOUND, aligned
+from pipeline.flow.aligning import UNFOUND, aligned, keeps_whole
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.cones import slot_vectors
 from pipeline.flow.judge import Bench, Templates, samples_of
@@ -43,6 +43,8 @@ class _Measured:
     alone: dict[str, Verdict]
     sound: bool
     stored: bytes
+    whole: bytes | None
+    """The picture that it was cut from, where that is kept and it may be accepted."""
     unfound: bool = False
     """Whether there is no face in its picture."""
 
@@ -73,10 +75,13 @@ def make_unit(unit: Unit, parts: Parts, enrolled: dict[int, Identity], erased: i
                 outcomes.append((candidate.accepted, candidate.off_target, candidate.reasons))
             yield candidate
 
-    files = parts.segments.write_images(parts.store, unit.name, counted())
+    wholes = keeps_whole(parts)
+    files = parts.segments.write_images(parts.store, unit.name, counted(), wholes=wholes)
     if previews := maker.refused.previews():
         files = (*files, parts.segments.write_previews(parts.store, unit.name, previews))
-    receipt = receipt_of(unit, parts, replace(Counts.of(outcomes), twins=twins), files, started_s)
+    counts = Counts.of(outcomes)
+    counts = replace(counts, twins=twins, wholes=counts.accepted if wholes else 0)
+    receipt = receipt_of(unit, parts, counts, files, started_s)
     run = {**receipt.run, "batches": maker.batches, "batch_rows": maker.batches * parts.generator_batch}
     receipt = replace(receipt, run=run)
     commit(parts, receipt)
@@ -225,9 +230,14 @@ class _Maker:
             near, sound = parts.screen.of_samples(decoded, emb, sound)
             measures |= near
         out: Judged = []
+        keeps = keeps_whole(parts)
         for n, sample in enumerate(samples_of(tries, conditions, emb, measures, sound, templates)):
             alone = self._bench.alone(sample) if sound[n] else {}
-            out.append(_Measured(sample, first_order + n, alone, bool(sound[n]), stored[n], unfound=not found[n]))
+            # a large picture takes its time to encode, and most that are refused are refused by now
+            wanted = keeps and sound[n] and self._bench.may_stand(alone)
+            whole = parts.codec.encode(pictures_NHWC[n]) if wanted else None
+            kept = _Measured(sample, first_order + n, alone, bool(sound[n]), stored[n], whole, unfound=not found[n])
+            out.append(kept)
         return out
 
     def _settle(self, window: Window, judged: Judged, twins: TwinMaker | None, pool: ThreadPoolExecutor) -> None:
@@ -238,6 +248,8 @@ class _Maker:
             window.settle(Try(sample.identity, sample.slot, sample.attempt), outcome)
             keep = None if outcome is Outcome.REFUSED else measured.stored
             candidate = Candidate(sample, measured.order, verdicts, outcome is Outcome.ACCEPTED, False, keep)
+            if keep is not None:
+                candidate = replace(candidate, whole=measured.whole)
             if keep is None and measured.sound:
                 self._offer(candidate, measured.stored)
             self._held.setdefault(sample.identity, []).append(candidate)
@@ -286,7 +298,7 @@ def _final(candidate: Candidate, closed: Closed) -> Candidate:
     sample = candidate.sample
     if Try(sample.identity, sample.slot, sample.attempt) in closed.off_target:
         return replace(candidate, accepted=True, off_target=True)
-    return candidate if candidate.accepted else replace(candidate, jpeg=None)
+    return candidate if candidate.accepted else replace(candidate, jpeg=None, whole=None)
 
 
 def generate_fixed(parts: Parts, vectors_ND: Float32, conditions: Sequence[Conditions], noise: Sequence[Key]) -> UInt8:

@@ -13,13 +13,15 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.errors import StoreError
-from pipeline.domain.manifest import Counts, FileEntry, IndexRow, Receipt, audit_path, segment_path
+from pipeline.domain.manifest import Counts, FileEntry, IndexRow, Receipt, audit_path, segment_path, sha256_hex
 from pipeline.domain.ports import Codec, Observer, SegmentWriter, Store
+from pipeline.domain.records import Whole
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import stored_sha256
 from pipeline.flow.ledger import (
@@ -31,9 +33,11 @@ from pipeline.flow.ledger import (
 )
 from pipeline.flow.remedies import RESTORE, remedy_of, remedy_of_receipt
 from pipeline.flow.twins import counts_of_rows
+from pipeline.flow.wholes import altered_wholes, kept_of, wholes_of
 
 HASHERS = 4
 """Files hashed at a time: more than a disk needs, for stores across a network."""
+ALTERED = "altered, its SHA-256 is"
 _REMAKE = remedy_of("segments/", altered=True)
 _Lies = dict[str, tuple[int, int]]
 """Key -> offset and length of an image in its tar."""
@@ -98,9 +102,9 @@ class Reread:
         if observer:
             observer.event("stage", name="verify", total=len(self._files), done=0)
         for path in sorted(self._files):
-            found = self._hash(path)
-            problems += found
             receipt = self.ledger.receipts.get(unit_of(path) or "")
+            found = [self._told(p, receipt) if p.path == path else p for p in self._hash(path)]
+            problems += found
             if not any(p.path == path for p in found):
                 self._good.add(path)
                 if receipt is not None:
@@ -147,8 +151,20 @@ class Reread:
         right = next((claim for claim in claims if claim.entry.sha256 == actual), None)
         if right is not None:
             return [wrong_record(claim, right) for claim in claims if claim is not right]
-        found = f"altered, its SHA-256 is {actual[:12]}"
+        found = f"{ALTERED} {actual[:12]}"
         return [Problem(path, found, f"{first.sha256[:12]}, as {claims[0].by} says", remedy_of(path, altered=True))]
+
+    def _told(self, problem: Problem, receipt: Receipt | None) -> Problem:
+        """Return what is wrong with a file; of an altered tar with the whole pictures that are not as they were."""
+        wanted = receipt is not None and problem.path.endswith(".tar") and problem.found.startswith(ALTERED)
+        if receipt is None or not wanted or segment_path(receipt.name, "parquet") not in self._good:
+            return problem
+        wholes = wholes_of(self.segments, self.store, receipt) or {}
+        bad = altered_wholes(self.store.get(problem.path), wholes)
+        if not bad:
+            return problem
+        told = f"{problem.found}, and so are {len(bad)} of its whole pictures, that of {bad[0]} for one"
+        return replace(problem, found=told)
 
     def _rows(self, receipt: Receipt, problems: list[Problem], *, count: bool) -> dict[str, int] | None:
         """Read a segment's rows; return the accepted keys with their identities, None where they cannot be read."""
@@ -161,7 +177,8 @@ class Reread:
             kept = np.asarray(table["accepted"], bool)
             counts = receipt.counts
             if making and count:
-                counts = counts_of_rows(table)
+                wholes = wholes_of(self.segments, self.store, receipt) or {}
+                counts = replace(counts_of_rows(table), wholes=len(wholes))
             elif count:
                 rows = zip(kept.tolist(), table["reasons"], strict=True)
                 counts = Counts.of((k, False, tuple(r)) for k, r in rows)
@@ -171,9 +188,10 @@ class Reread:
             return None
         if counts != receipt.counts:
             said, real = receipt.counts.to_dict(), counts.to_dict()
-            wrong = [k for k in real if real[k] != said[k]]
-            found = f"counts {', '.join(f'{k} {said[k]}' for k in wrong)}"
-            expected = f"{', '.join(f'{k} {real[k]}' for k in wrong)}, the rows of {path}"
+            # twins and whole pictures stand there only where there are any
+            wrong = [k for k in {**real, **said} if real.get(k) != said.get(k)]
+            found = f"counts {', '.join(f'{k} {said.get(k, 0)}' for k in wrong)}"
+            expected = f"{', '.join(f'{k} {real.get(k, 0)}' for k in wrong)}, the rows of {path}"
             remedy = remedy_of_receipt(receipt.path, self.ledger.manifests)
             problems.append(Problem(receipt.path, found, expected, remedy))
         if not making:
@@ -203,6 +221,7 @@ class Reread:
         lies: _Lies = {}
         broken: list[str] = []
         parsed: set[str] = set()
+        drawn: dict[str, Whole] = {}
         tar = self.store.get(path)
         try:
             with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
@@ -216,6 +235,9 @@ class Reread:
             if suffix == "jpg":
                 lies[key] = (offset, length)
                 broken += [] if self._decodes(data) else [name]
+            elif suffix == "whole.jpg":
+                drawn[key] = Whole(offset, length, sha256_hex(data))
+                broken += [] if self._decodes(data) else [name]
             elif suffix == "json" and _is_side_car(data, key):
                 parsed.add(key)
         self.images += len(lies)
@@ -227,7 +249,18 @@ class Reread:
                 odd = min(keys ^ set(owners))
                 found = f"{len(keys)} {what}, with accepted rows they differ in {odd}"
                 yield Problem(path, found, f"one for each of {len(owners)} accepted rows", _REMAKE)
+        yield from self._wholes(unit, drawn, owners)
         yield from self._misplaced(unit, lies, owners, places)
+
+    def _wholes(self, unit: str, drawn: Mapping[str, Whole], owners: Mapping[str, int]) -> Iterator[Problem]:
+        """Hold the whole pictures of a tar against the rows, and both against the accepted images."""
+        kept = wholes_of(self.segments, self.store, self.ledger.receipts[unit])
+        wanted, said = kept_of(owners) if kept is not None else set[str](), kept or {}
+        keys = drawn.keys() | said.keys() | wanted
+        odd = [k for k in sorted(keys) if k not in wanted or k not in drawn or drawn[k] != said.get(k)]
+        if odd:
+            found = f"{len(odd)} whole pictures are not what or where the rows say, that of {odd[0]} for one"
+            yield Problem(segment_path(unit, "tar"), found, f"{len(wanted)}, one for each accepted row", _REMAKE)
 
     def _misplaced(
         self, unit: str, lies: _Lies, owners: Mapping[str, int], places: Sequence[Place]

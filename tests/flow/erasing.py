@@ -116,7 +116,7 @@ class Traces:
     """What an identity, or some images of it, left in a dataset: bytes that must not be found again.
 
     Attributes:
-        images: JPEG bytes.
+        images: JPEG bytes, those of whole pictures too.
         vectors: float32 bytes of embeddings, of templates and of identity vectors.
         keys: of images and of probes.
     """
@@ -148,8 +148,11 @@ def traces(store: Store, ordinals: Iterable[int] = (), images: Iterable[str] = (
                 if r["identity"] in who or (parent_of(r["key"]) or r["key"]) in which
             ]
             out.keys += [r["key"] for r in mine]
-            out.vectors += [r["embedding"].tobytes() for r in mine]
-            out.images += [tar[a : a + n] for k, (a, n) in places.items() if k in {r["key"] for r in mine}]
+            # where no face was found it is all zeros, which lie everywhere
+            out.vectors += [r["embedding"].tobytes() for r in mine if r["embedding"].any()]
+            wholes = segments.read_wholes(store, name) or {}
+            lies = [*places.items(), *((key, (whole.offset, whole.length)) for key, whole in wholes.items())]
+            out.images += [tar[a : a + n] for k, (a, n) in lies if k in {r["key"] for r in mine}]
             found = segments.read_audit(store, name)
             out.vectors += [e.tobytes() for k, e in zip(found.keys, found.auditor_NE, strict=True) if k in out.keys]
             if store.size(f"previews/{name}.parquet") is not None:

@@ -52,7 +52,7 @@ def croissant_of(head: Mapping[str, Any], entries: Sequence[FileEntry]) -> dict[
     files = sorted(entries)
     lines = "".join(f"{f.sha256}  {f.path}\n" for f in files).encode()
     folder = sha256_hex(lines)[:16]
-    objects, sets, out = _described(head["kind"], files, folder)
+    objects, sets, out = _described(head["kind"], files, folder, wholes=bool(head.get("whole_pictures")))
     described = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -81,7 +81,7 @@ def croissant_of(head: Mapping[str, Any], entries: Sequence[FileEntry]) -> dict[
 
 
 def _described(
-    kind: str, files: Sequence[FileEntry], folder: str
+    kind: str, files: Sequence[FileEntry], folder: str, *, wholes: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
     """Return file objects and sets, record sets, and whether a URL leads through the folder of digests."""
     paths = {f.path for f in files}
@@ -93,10 +93,11 @@ def _described(
         objects.append(_set("shards", "data/train-*.parquet", "parquet", "Shards of images with their labels"))
         sets.append(_of_shards())
     elif kind == "webdataset" and tars and len(files) <= MOST_FILES:
-        for name, suffix, text in (("jpegs", "jpg", "The images"), ("classes", "cls", "Their labels in decimal")):
+        for name, glob, suffix, text in _members(wholes=wholes):
             contained = {"containedIn": [{"@id": f.path} for f in tars]}
-            objects.append(_set(name, f"*.{suffix}", suffix, text) | contained)
+            objects.append(_set(name, glob, suffix, text) | contained)
         sets += _joined(_from_name("classes", "cls"), {"fileSet": {"@id": "classes"}, **_content()})
+        sets += [_whole_pictures()] if wholes else []
     elif kind == "imagefolder":
         objects.append(_set("jpegs", "*/*.jpg", "jpg", "The images, a folder for each label"))
         table = {name: extract("fileObject", "metadata.parquet", "column", name) for name in ("key", "label")}
@@ -108,6 +109,21 @@ def _described(
     # mlcroissant could not make `images` after `files` from one object, and checkers read record sets in their order
     sets.sort(key=lambda one: one["name"] == "files")
     return objects, sets, bool(tars) and shown is files
+
+
+def _members(*, wholes: bool) -> list[tuple[str, str, str, str]]:
+    """Return name, glob, suffix and description of the sets of files in a WebDataset tar."""
+    # a key ends in a digit, and so not as a whole picture's name does before its last suffix
+    images = "*[0-9].jpg" if wholes else "*.jpg"
+    sets = [("jpegs", images, "jpg", "The images"), ("classes", "*.cls", "cls", "Their labels in decimal")]
+    return [*sets, *([("wholes", "*.whole.jpg", "jpg", "What they were cut from")] if wholes else [])]
+
+
+def _whole_pictures() -> dict[str, Any]:
+    key = extract("fileSet", "wholes", "fileProperty", "filename") | {"transform": {"regex": "^(.+)\\.whole\\.jpg$"}}
+    whole = ("sc:ImageObject", "The picture that the face was cut from, RGB, of no alignment")
+    columns = {"key": (*_KEY, key), "image": (*whole, {"fileSet": {"@id": "wholes"}, **_content()})}
+    return record_set("whole_pictures", "The picture that each image was cut from", columns)
 
 
 def _object(entry: FileEntry, folder: str) -> dict[str, Any]:

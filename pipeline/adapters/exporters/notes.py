@@ -72,7 +72,10 @@ def bytes_line(head: Mapping[str, Any]) -> str:
 
 
 def choice_lines(head: Mapping[str, Any]) -> str:
-    """Return a paragraph on how the images were chosen, with an empty line before it; nothing where all were."""
+    """Return a paragraph on which images these are, with an empty line before it; nothing where all is as usual.
+
+    Which were chosen, and whether the whole pictures that they were cut from are here, where the dataset has these.
+    """
     said = []
     if "split" in head:
         said.append(
@@ -81,4 +84,16 @@ def choice_lines(head: Mapping[str, Any]) -> str:
         )
     if "max_per_identity" in head:
         said.append(f"At most {head['max_per_identity']:,} images of each identity, spread evenly over all it has.")
+    if "whole_pictures" in head:
+        said.append(_wholes_said(head["whole_pictures"], head["num_images"]))
     return "\n" + "\n".join(said) + "\n" if said else ""
+
+
+def _wholes_said(carried: int, images: int) -> str:
+    if not carried:
+        return "Crops alone: the whole pictures that they were cut from are in the dataset's segments, and not here."
+    which = "Every image has" if carried == images else f"{carried:,} of the images have"
+    return (
+        f"{which} the whole picture that it was cut from, as the generator drew it: its alignment is none, and nothing "
+        "outside the crop was measured or screened."
+    )

@@ -54,8 +54,9 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         kind: the exporter's.
         index: what is exported.
         about: name, version, digest (of the dataset) and seed (of the run); `chosen`, where images were chosen;
-            `licence`, where the dataset states one; `real_people`, where its images are photographs of some.
-        options: what else the bytes depend on.
+            `licence`, where the dataset states one; `real_people`, where its images are photographs of some;
+            `whole_pictures`, how many images of the dataset have theirs stored.
+        options: what else the bytes depend on; `whole_pictures`, how many of these an export carries.
 
     Raises:
         ValueError: `about` lacks one of these.
@@ -73,6 +74,7 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         **({"licence": about["licence"]} if about.get("licence") else {}),
         **({"real_people": True} if about.get("real_people") else {}),
         **about.get("chosen", {}),
+        **({"whole_pictures": 0} if about.get("whole_pictures") else {}),
         **options,
         "num_classes": len({row.label for row in index}),
         "num_images": len(index),

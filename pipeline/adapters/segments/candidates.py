@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from pipeline.adapters.segments.tables import ROW_GROUP, Columns, Spec, arrow_type, finite, odd_vector, vector_column
-from pipeline.domain.records import Candidate, Float32, Verdict
+from pipeline.domain.records import Candidate, Float32, Verdict, Whole
 
 _Made_co = TypeVar("_Made_co", covariant=True)
 
@@ -33,6 +33,8 @@ IMAGES: Spec = {
     "off_target": "bool",
     "reasons": "strings",
 }
+WHOLES: Spec = {"whole_offset": "int64?", "whole_length": "int64?", "whole_sha256": "string?"}
+"""Further columns of a segment that keeps the pictures that its crops were cut from; null where a row has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class Gathering(Protocol[_Made_co]):
         """Return the length of the embeddings, once it is known."""
         ...
 
-    def add(self, candidate: Candidate) -> tuple[Numbers, Numbers]:
-        """Add a row; return its conditions and measures as they are published."""
+    def add(self, candidate: Candidate, whole: Whole | None, /) -> tuple[Numbers, Numbers]:
+        """Add a row, and where its whole picture was put; return its conditions and measures as they are published."""
         ...
 
     def columns(self) -> _Made_co:
@@ -76,10 +78,12 @@ class RowGroup:
     Args:
         size: length of the embeddings; None to take the first one's.
         sourced: candidates may have words that came with their source; whoever asks for this keeps them.
+        wholes: the columns of `WHOLES` are among them.
     """
 
-    def __init__(self, size: int | None = None, *, sourced: bool = False) -> None:
+    def __init__(self, size: int | None = None, *, sourced: bool = False, wholes: bool = False) -> None:
         self.rows, self.size, self._sourced = 0, size, sourced
+        self._wholes: list[Whole | None] | None = [] if wholes else None
         self._plain: dict[str, list[Any]] = {name: [] for name in _PLAIN}
         self._maps = {"conditions": MapColumn(), "measures": MapColumn()}
         self._verdicts = VerdictColumn()
@@ -87,8 +91,8 @@ class RowGroup:
         self._reasons_at = [0]
         self._embedding_NE: Float32 = np.empty((ROW_GROUP, size or 0), np.float32)
 
-    def add(self, candidate: Candidate) -> tuple[Numbers, Numbers]:
-        """Add a row; return its conditions and measures.
+    def add(self, candidate: Candidate, whole: Whole | None = None, /) -> tuple[Numbers, Numbers]:
+        """Add a row, and where its whole picture was put; return its conditions and measures.
 
         Raises:
             ValueError: a number is not finite, or words of a source have no place here.
@@ -110,11 +114,13 @@ class RowGroup:
             column.append(value)
         self._reasons += candidate.reasons
         self._reasons_at.append(len(self._reasons))
+        if self._wholes is not None:
+            self._wholes.append(whole)
         self.rows += 1
         return conditions, measures
 
     def columns(self) -> Columns:
-        """Return the columns of `IMAGES`.
+        """Return the columns of `IMAGES`, and those of `WHOLES` where they are wanted.
 
         Raises:
             BadVectorError: an embedding is not finite.
@@ -127,6 +133,10 @@ class RowGroup:
         made["verdicts"] = self._verdicts.array()
         reasons = pa.array(self._reasons, type=pa.string())
         made["reasons"] = pa.ListArray.from_arrays(_offsets(self._reasons_at), reasons, type=arrow_type("strings"))
+        for name, kind in WHOLES.items() if self._wholes is not None else ():
+            field = name.removeprefix("whole_")
+            values = [None if whole is None else getattr(whole, field) for whole in self._wholes or ()]
+            made[name] = pa.array(values, type=arrow_type(kind))
         return made
 
     def _add_embedding(self, embedding_E: Float32) -> None:

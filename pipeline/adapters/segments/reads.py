@@ -95,6 +95,15 @@ def read_columns(
     return found
 
 
+def read_names(store: Store, path: str, check: Callable[[Mapping[str, str], str], object]) -> list[str]:
+    """Return the names of a stored parquet's columns; arguments and errors are those of `read_columns`."""
+    source = _remote(store, path)
+    with _damage_named(path):
+        file, marks = _opened(path, source)
+        check(marks, path)
+        return list(file.schema_arrow.names)
+
+
 def read_group_columns(
     store: Store, path: str, columns: Sequence[str], chosen: Callable[[Mapping[str, str]], Sequence[int]]
 ) -> list[dict[str, Any]]:

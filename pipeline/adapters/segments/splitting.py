@@ -13,7 +13,7 @@ from pipeline.adapters.segments.tables import Columns, Spec, growing, vector_siz
 from pipeline.adapters.segments.tars import TarWriter
 from pipeline.domain.manifest import FileEntry, segment_path
 from pipeline.domain.privacy import is_personal, is_personal_filter, private_path
-from pipeline.domain.records import Candidate
+from pipeline.domain.records import Candidate, Whole
 
 EMBEDDING = "embedding"
 PERSONAL = (EMBEDDING, "measures", "verdicts")
@@ -54,7 +54,7 @@ class SplitGroup:
         """Return the length of the embeddings, once it is known."""
         return self._whole.size
 
-    def add(self, candidate: Candidate) -> tuple[Numbers, Numbers]:
+    def add(self, candidate: Candidate, _whole: Whole | None = None, /) -> tuple[Numbers, Numbers]:
         """Add a row; return its conditions and the measures that are published."""
         sample = candidate.sample
         conditions, measures = self._whole.add(candidate)

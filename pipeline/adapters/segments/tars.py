@@ -23,10 +23,12 @@ class TarWriter:
     def __init__(self, out: HashedFile) -> None:
         self._out = out
 
-    def add(self, name: str, data: bytes) -> None:
-        """Add a member of up to 100 ASCII characters; it has time 0, owner 0 and no names."""
+    def add(self, name: str, data: bytes) -> int:
+        """Add a member of up to 100 ASCII characters; it has time 0, owner 0 and no names. Return where its data is."""
+        offset = self._out.tell() + ustar.BLOCK_bytes
         for part in (ustar.header(name, len(data)), data, ustar.filling(len(data))):
             self._out.write(part)
+        return offset
 
     def end(self) -> None:
         """Write the end of the archive."""

@@ -5,14 +5,16 @@ Legend: D conditioning dimensions, E judge dimensions.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.adapters.segments.archiving import archived
-from pipeline.adapters.segments.candidates import IMAGES, RowGroup
+from pipeline.adapters.segments.audits import read_audit, read_places, write_audit
+from pipeline.adapters.segments.candidates import IMAGES, WHOLES, RowGroup
 from pipeline.adapters.segments.files import altered, hashed, scratch
 from pipeline.adapters.segments.joining import (
     LiesApartError,
@@ -26,24 +28,20 @@ from pipeline.adapters.segments.reads import read_columns, read_table
 from pipeline.adapters.segments.side_cars import read_side_car, write_side_car
 from pipeline.adapters.segments.splitting import write_split
 from pipeline.adapters.segments.tables import (
-    ROW_GROUP,
-    Columns,
     Row,
     Spec,
-    arrow_type,
     finite,
     pairs,
-    vector_column,
     write_groups,
     write_table,
 )
 from pipeline.adapters.segments.tars import locate, tar_writer
+from pipeline.adapters.segments.wholes import read_wholes
 from pipeline.domain.errors import BadVectorError
-from pipeline.domain.manifest import FileEntry, IndexRow, audit_path, segment_path
+from pipeline.domain.manifest import FileEntry, IndexRow, segment_path
 from pipeline.domain.ports import Store
 from pipeline.domain.previews import Preview
-from pipeline.domain.privacy import private_path
-from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member
+from pipeline.domain.records import Audited, Candidate, Cell, Identity, Member, Whole
 from pipeline.domain.sidecar import SideCar
 from pipeline.domain.space import Space
 
@@ -70,7 +68,6 @@ IDENTITIES: Spec = {
     "template_images": "int32",
     "quality": "double",
 }
-AUDIT: Spec = {"key": "string", "offset": "int64", "length": "int64", "embedding": "vector"}
 INDEX: Spec = {
     "label": "int64",
     "key": "string",
@@ -96,17 +93,22 @@ class Segments:
     def __init__(self, dimensions: int = 0, *, private: bool = False, attributes: bool = False) -> None:
         self._dimensions, self._private, self._attributes = dimensions, private, attributes
 
-    def write_images(self, store: Store, unit: str, rows: Iterable[Candidate]) -> tuple[FileEntry, ...]:
+    def write_images(
+        self, store: Store, unit: str, rows: Iterable[Candidate], *, wholes: bool = False
+    ) -> tuple[FileEntry, ...]:
         """Write `segments/<unit>.tar` (accepted images) and `.parquet` (every candidate), in the order given.
 
         Where private, there is `private/segments/<unit>.parquet` too. Memory is bounded by one row group. Nothing is
-        stored before every row could be written.
+        stored before every row could be written. With `wholes` every accepted candidate but a twin brings the picture
+        that it was cut from, which stands behind the crop in the tar; the parquet says where, in columns of its own.
 
         Raises:
-            ValueError: a key is malformed or comes twice, an accepted candidate lacks its image, a number is
-                not finite.
+            ValueError: a key is malformed or comes twice, an accepted candidate lacks its image or its whole picture
+                or has one that is not asked for, a number is not finite.
             BadVectorError: an embedding is not finite, or not as long as the first.
         """
+        if wholes and self._private:
+            raise ValueError(f"{unit}: whole pictures of real people are not stored; only their crops are")
         with scratch() as here:
             tar, table = here / "images.tar", here / "rows.parquet"
             with hashed(tar) as out, tar_writer(out) as archive:
@@ -114,8 +116,9 @@ class Segments:
                     tables = write_split(here, unit, archive, rows, self._attributes, self._dimensions)
                 else:
                     path, marks = segment_path(unit, "parquet"), {"facemint_unit": unit}
-                    groups = archived(archive, rows, RowGroup)
-                    tables = {table: write_groups(table, path, IMAGES, groups, marks, self._dimensions)}
+                    groups = archived(archive, rows, functools.partial(RowGroup, wholes=wholes), wholes=wholes)
+                    spec = {**IMAGES, **WHOLES} if wholes else IMAGES
+                    tables = {table: write_groups(table, path, spec, groups, marks, self._dimensions)}
             images = out.entry(segment_path(unit, "tar"))
             store.put_file(images.path, tar)
             for local, entry in tables.items():
@@ -170,6 +173,10 @@ class Segments:
         except LiesApartError as apart:
             return joined_columns(store, unit, columns, apart.columns)
 
+    def read_wholes(self, store: Store, unit: str) -> dict[str, Whole] | None:
+        """Return key -> whole picture of a unit's images; errors are those of `wholes.read_wholes`."""
+        return read_wholes(store, unit)
+
     def read_published(self, store: Store, unit: str, columns: Sequence[str]) -> Mapping[str, Any]:
         """Return what `read_columns` does of what is published: nothing that lies under `private/` is read.
 
@@ -183,43 +190,17 @@ class Segments:
         return read_columns(store, segment_path(unit, "parquet"), columns, belonging_to(unit))
 
     def write_audit(self, store: Store, unit: str, found: Audited) -> FileEntry:
-        """Write `audits/<unit>.parquet`: key, offset, length and the auditor's embedding of each image.
-
-        Where private, it lies under `private/`.
-
-        Raises:
-            ValueError: the fields of `found` differ in length, or a key comes twice.
-            BadVectorError: an embedding is not finite.
-        """
-        rows = len(found.keys)
-        parts = (found.offset_N, found.length_N, found.auditor_NE)
-        if any(len(part) != rows for part in parts) or found.auditor_NE.ndim != 2:
-            shapes = ", ".join(str(part.shape) for part in parts)
-            raise ValueError(f"audit of {unit}: {rows} keys with offsets, lengths and embeddings of shapes {shapes}")
+        """Write what the audit found about a make unit; errors are those of `audits.write_audit`."""
         _refuse_twins(found.keys, "key")
-        path, marks = audit_path(unit), {"facemint_unit": unit}
-        if self._private:
-            path = private_path(path)
-        with scratch() as here:
-            entry = write_groups(here / "rows.parquet", path, AUDIT, _audit_groups(found), marks, 0)
-            store.put_file(path, here / "rows.parquet")
-        return entry
+        return write_audit(store, unit, found, private=self._private)
 
     def read_audit(self, store: Store, unit: str) -> Audited:
-        """Return what `write_audit` wrote; the embeddings' shape is (0, 0) where there is no row.
-
-        Raises:
-            FileNotFoundError: the unit has not been audited.
-            StoreError: the file is not the parquet that was written for this unit.
-        """
-        found = _read_audit(store, unit, list(AUDIT))
-        return Audited(tuple(found["key"]), found["offset"], found["length"], found["embedding"])
+        """Return what `write_audit` wrote; errors are those of `audits.read_audit`."""
+        return read_audit(store, unit)
 
     def read_places(self, store: Store, unit: str) -> dict[str, tuple[int, int]]:
-        """Return key -> (offset, length) as the audit found them; errors are those of `read_audit`."""
-        found = _read_audit(store, unit, ["key", "offset", "length"])
-        spans = zip(found["offset"].tolist(), found["length"].tolist(), strict=True)
-        return dict(zip(found["key"], spans, strict=True))
+        """Return key -> (offset, length) as the audit found them; errors are those of `audits.read_audit`."""
+        return read_places(store, unit)
 
     def write_side_car(self, store: Store, path: str, car: SideCar) -> FileEntry:
         """Write what was added about a unit's images; errors are those of `side_cars.write_side_car`."""
@@ -324,26 +305,6 @@ class Segments:
             entry = write_table(here / "rows.parquet", path, spec, rows, marks, self._dimensions)
             store.put_file(path, here / "rows.parquet")
         return entry
-
-
-def _audit_groups(found: Audited) -> Iterator[Columns]:
-    import pyarrow as pa
-
-    for start in range(0, len(found.keys), ROW_GROUP):
-        part = slice(start, start + ROW_GROUP)
-        plain = {"key": list(found.keys[part]), "offset": found.offset_N[part], "length": found.length_N[part]}
-        columns = {name: pa.array(values, type=arrow_type(AUDIT[name])) for name, values in plain.items()}
-        emb_NE = np.ascontiguousarray(found.auditor_NE[part], dtype=np.float32)
-        yield columns | {"embedding": vector_column(emb_NE, "embedding")}
-
-
-def _read_audit(store: Store, unit: str, columns: Sequence[str]) -> dict[str, Any]:
-    """Return columns of an audit, wherever it lies; raises FileNotFoundError where it lies nowhere."""
-    path = audit_path(unit)
-    try:
-        return read_columns(store, path, columns, belonging_to(unit))
-    except FileNotFoundError:
-        return read_columns(store, private_path(path), columns, belonging_to(unit))
 
 
 def _probe_row(row: Mapping[str, Any]) -> Row:

@@ -51,7 +51,9 @@ def images_again(parts: Parts, receipt: Receipt, enrolled: Mapping[int, Identity
     if not _stands(parts, tar):
         rows = parts.segments.read_rows(parts.store, receipt.name)
         held = _Held()
-        parts.segments.write_images(cast(Store, held), receipt.name, _candidates(parts, rows, enrolled))
+        wholes = bool(receipt.counts.wholes)
+        made = _candidates(parts, rows, enrolled, wholes=wholes)
+        parts.segments.write_images(cast(Store, held), receipt.name, made, wholes=wholes)
         if sha256_hex(held.files[tar.path]) != tar.sha256:
             return None
         parts.guard()
@@ -74,14 +76,16 @@ def _stands(parts: Parts, entry: FileEntry) -> bool:
     return parts.store.size(entry.path) == entry.bytes and stored_sha256(parts.store, entry) == entry.sha256
 
 
-def _candidates(parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int, Identity]) -> list[Candidate]:
-    """Return a unit's candidates, the accepted ones with their bytes."""
+def _candidates(
+    parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int, Identity], *, wholes: bool
+) -> list[Candidate]:
+    """Return a unit's candidates, the accepted ones with their bytes, and with their whole pictures if wanted."""
     plain = [row for row in rows if row["accepted"] and not is_twin(row["key"])]
-    images: dict[str, bytes] = {}
+    images: dict[str, tuple[bytes, bytes | None]] = {}
     for start in range(0, len(plain), parts.generator_batch):
         block = plain[start : start + parts.generator_batch]
-        images |= dict(zip([row["key"] for row in block], _made(parts, block, enrolled), strict=True))
-    of = {row["key"]: candidate_of(row, images.get(row["key"])) for row in rows}
+        images |= dict(zip([row["key"] for row in block], _made(parts, block, enrolled, wholes=wholes), strict=True))
+    of = {row["key"]: candidate_of(row, *images.get(row["key"], (None, None))) for row in rows}
     maker = TwinMaker(parts, Templates([]))
     for key, twin in of.items():
         parent = parent_of(key)
@@ -91,7 +95,9 @@ def _candidates(parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mappi
     return list(of.values())
 
 
-def _made(parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int, Identity]) -> list[bytes]:
+def _made(
+    parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int, Identity], *, wholes: bool
+) -> list[tuple[bytes, bytes | None]]:
     recipe = parts.recipe
     places = [(int(row["identity"]), int(row["slot"])) for row in rows]
     conditions = [
@@ -104,5 +110,7 @@ def _made(parts: Parts, rows: Sequence[Mapping[str, Any]], enrolled: Mapping[int
         Key(recipe.seed, Stream.SAMPLE_NOISE, identity, slot, int(row["attempt"]))
         for (identity, slot), row in zip(places, rows, strict=True)
     ]
-    faces, _ = aligned(parts, generate_fixed(parts, np.asarray(vectors), conditions, noise))
-    return [parts.codec.encode(face) for face in faces]
+    pictures = generate_fixed(parts, np.asarray(vectors), conditions, noise)
+    faces, _ = aligned(parts, pictures)
+    encode = parts.codec.encode
+    return [(encode(f), encode(p) if wholes else None) for f, p in zip(faces, pictures, strict=True)]

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.domain.errors import StoreError
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path, segment_path, sha256_hex
 from pipeline.domain.previews import PREFIX as PREVIEWS
-from pipeline.domain.records import Audited, Candidate, Sample, Verdict
+from pipeline.domain.records import Audited, Candidate, Sample, Verdict, Whole
 from pipeline.domain.revisions import revised_path
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, is_enrolled, read_receipt, stored_sha256
@@ -25,6 +25,7 @@ from pipeline.flow.erase.gone import Gone
 from pipeline.flow.parts import Parts
 from pipeline.flow.sidecars import open_side_car, record_path, side_car_path
 from pipeline.flow.twins import counts_of_rows
+from pipeline.flow.wholes import whole_bytes, wholes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,17 @@ class Rewriter:
         rows = segments.read_rows(store, old.name)
         stay = self.gone.kept(rows)
         tar, places = store.get(segment_path(old.name, "tar")), segments.locate(store, old.name)
-        files = list(segments.write_images(store, name, _candidates(stay, tar, places)))
+        wholes = wholes_of(segments, store, old)
+        made = _candidates(stay, tar, places, wholes or {})
+        files = list(segments.write_images(store, name, made, wholes=wholes is not None))
         if any(f.path.startswith(PREVIEWS) for f in old.files):
             shown = [p for p in segments.read_previews(store, old.name) if not self.gone.takes(p.key)]
             files += [segments.write_previews(store, name, shown)] if shown else []
         columns = {k: [row[k] for row in stay] for k in ("key", "accepted", "off_target", "reasons")}
+        counts = counts_of_rows(columns)
+        counts = replace(counts, wholes=counts.accepted if wholes is not None else 0)
         audit = self._audit(old.name, name)
-        return self._receipt(old, name, len(rows) - len(stay), counts_of_rows(columns), files), (audit,)
+        return self._receipt(old, name, len(rows) - len(stay), counts, files), (audit,)
 
     def _audit(self, old: str, name: str) -> FileEntry:
         segments, store = self.parts.segments, self.parts.store
@@ -182,25 +187,35 @@ def revisions_of(receipts: Iterable[Receipt]) -> dict[str, str]:
 
 
 def image_digests(parts: Parts, old: Receipt, gone: Gone) -> list[str]:
-    """Return SHA-256 of every stored image of a make unit that goes."""
+    """Return SHA-256 of every stored image of a make unit that goes, and of every whole picture."""
     tar = parts.store.get(segment_path(old.name, "tar"))
     places = parts.segments.locate(parts.store, old.name)
-    return [sha256_hex(tar[at : at + length]) for key, (at, length) in sorted(places.items()) if gone.takes(key)]
+    wholes = wholes_of(parts.segments, parts.store, old) or {}
+    crops = [sha256_hex(tar[at : at + length]) for key, (at, length) in sorted(places.items()) if gone.takes(key)]
+    return [*crops, *(whole.sha256 for key, whole in sorted(wholes.items()) if gone.takes(key))]
 
 
-def candidate_of(row: Mapping[str, Any], jpeg: bytes | None) -> Candidate:
-    """Return a candidate as its row has it, with its bytes where it was accepted."""
+def candidate_of(row: Mapping[str, Any], jpeg: bytes | None, whole: bytes | None = None) -> Candidate:
+    """Return a candidate as its row has it, with its bytes and those of its whole picture where it was accepted."""
     sample = Sample(
         row["key"], row["identity"], row["slot"], row["attempt"], row["conditions"], row["measures"], row["embedding"]
     )
     verdicts = tuple(Verdict(**verdict) for verdict in row["verdicts"])
     sourced = row.get("sourced", {})
-    return Candidate(sample, row["order"], verdicts, row["accepted"], row["off_target"], jpeg, sourced)
+    return Candidate(sample, row["order"], verdicts, row["accepted"], row["off_target"], jpeg, sourced, whole)
 
 
 def _candidates(
-    rows: Iterable[Mapping[str, Any]], tar: bytes, places: Mapping[str, tuple[int, int]]
+    rows: Iterable[Mapping[str, Any]],
+    tar: bytes,
+    places: Mapping[str, tuple[int, int]],
+    wholes: Mapping[str, Whole],
 ) -> Iterator[Candidate]:
     for row in rows:
         offset, length = places[row["key"]] if row["accepted"] else (0, 0)
-        yield candidate_of(row, tar[offset : offset + length] if row["accepted"] else None)
+        whole = wholes.get(row["key"])
+        yield candidate_of(
+            row,
+            tar[offset : offset + length] if row["accepted"] else None,
+            None if whole is None else whole_bytes(tar, whole),
+        )

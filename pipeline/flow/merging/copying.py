@@ -28,6 +28,7 @@ from pipeline.flow.judge import NEAREST_ORDINAL
 from pipeline.flow.merging.merge import COLUMNS, Decided, Source, Taken, table_path
 from pipeline.flow.parts import Parts
 from pipeline.flow.sidecars import read_sidecars
+from pipeline.flow.wholes import altered_wholes, whole_bytes
 
 _SAMPLE = (
     "key", "order", "identity", "slot", "attempt", "conditions", "measures", "verdicts", "off_target", "accepted",
@@ -120,10 +121,11 @@ class CopyingWorker:
             return audit_unit(unit, self.parts)
         started_s = self.parts.clock.now_s()
         rows = list(self._candidates(unit))
-        files = self.parts.segments.write_images(self.parts.store, unit.name, rows)
+        wholes = self.sources[unit.generation].keeps_wholes
+        files = self.parts.segments.write_images(self.parts.store, unit.name, rows, wholes=wholes)
         images = [r for r in rows if not is_twin(r.sample.key)]
         counts = Counts.of((True, r.off_target, ()) for r in images)
-        counts = replace(counts, twins=len(rows) - len(images))
+        counts = replace(counts, twins=len(rows) - len(images), wholes=len(images) if wholes else 0)
         receipt = receipt_of(unit, self.parts, counts, files, started_s)
         commit(self.parts, receipt)
         return receipt
@@ -155,6 +157,13 @@ class CopyingWorker:
                 f"{source.store.uri}: {image.source_key} in {segment_path(image.segment, 'tar')} is not the image that "
                 "was there when merging began; look with `facemint verify --deep`"
             )
+        whole = segment["wholes"].get(image.source_key)
+        if whole is not None and altered_wholes(segment["tar"], {image.source_key: whole}):
+            path = segment_path(image.segment, "tar")
+            raise StoreError(
+                f"{source.store.uri}: {path}: the whole picture of {image.source_key} is not what its row says; look "
+                "with `facemint verify --deep`"
+            )
         measures = {k: v for k, v in segment["added"].get(image.source_key, {}).items() if k in self.added}
         measures |= segment["measures"][n]
         if NEAREST_ORDINAL in measures:
@@ -174,6 +183,7 @@ class CopyingWorker:
             accepted=True,
             off_target=bool(segment["off_target"][n]),
             jpeg=data,
+            whole=None if whole is None else whole_bytes(segment["tar"], whole),
         )
 
     def _segment(self, generation: int, name: str) -> Mapping[str, Any]:
@@ -183,6 +193,7 @@ class CopyingWorker:
             columns = dict(source.columns(name, _SAMPLE))
             columns["tar"] = source.tar(name)
             keys, emb_NE = source.embeddings(name)
+            columns["wholes"] = source.wholes(name)
             columns["row"] = {k: n for n, k in enumerate(columns["key"])}
             columns["emb"] = dict(zip(keys, emb_NE, strict=True))
             columns["added"] = read_sidecars(source.segments, source.store, name) if self.added else {}

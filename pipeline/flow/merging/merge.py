@@ -25,11 +25,12 @@ from pipeline.domain.hashes import joined
 from pipeline.domain.manifest import IndexRow, Manifest, segment_path, sha256_hex
 from pipeline.domain.merging import first_copies, rekeyed
 from pipeline.domain.ports import SegmentWriter, Store
-from pipeline.domain.records import Float32, unit_rows
+from pipeline.domain.records import Float32, Whole, unit_rows
 from pipeline.domain.separation import separate
 from pipeline.domain.twins import is_twin, parent_of
 from pipeline.flow.rounds import COLLIDES
 from pipeline.flow.sidecars import read_added_embeddings, read_sidecars
+from pipeline.flow.wholes import KEPT
 
 UNREADABLE = "numbers_not_finite"
 COPY, NEAR_COPY = "copy", "near_copy"
@@ -87,6 +88,15 @@ class Source:
             return self.store.get(path)
         except FileNotFoundError:
             raise self._missing(path) from None
+
+    @property
+    def keeps_wholes(self) -> bool:
+        """Return whether the pictures that its images were cut from are stored beside them: of all, or of none."""
+        return bool(self.manifest.counts.get(KEPT))
+
+    def wholes(self, segment: str) -> Mapping[str, Whole]:
+        """Return key -> whole picture of a segment's images."""
+        return (self.segments.read_wholes(self.store, segment) or {}) if self.keeps_wholes else {}
 
     def _missing(self, path: str) -> StoreError:
         return StoreError(f"{self.store.uri}: {path}: missing; look with `facemint verify`")

@@ -34,6 +34,7 @@ from pipeline.flow.commit import enrolled_paths
 from pipeline.flow.judge import NEAREST_ORDINAL
 from pipeline.flow.reporting.picks import Lowest, random_keys
 from pipeline.flow.sidecars import read_added_measures
+from pipeline.flow.wholes import wholes_of
 
 MOST_IMAGES = 8_000
 """Images whose pairs are compared, of whole identities where they are fewer, else of evenly chosen ones."""
@@ -250,6 +251,7 @@ class _Pass:
         return Counts(
             total["candidates"], total["accepted"], total["candidates"] - total["accepted"],
             dict(sorted(self._first.items())), total["off_target"], dict(sorted(self._every.items())), total["twins"],
+            total["wholes"],
         )  # fmt: skip
 
     def _unit(self, unit: str) -> None:
@@ -258,6 +260,7 @@ class _Pass:
         wanted = ["key", "identity", "accepted", "off_target", "reasons", "measures"]
         wanted += ["embedding"] if JUDGE in self._roles and published else []
         columns = dict(subject.segments.read_columns(subject.store, unit, wanted))
+        self._totals["wholes"] += len(wholes_of(subject.segments, subject.store, subject.made[unit]) or {})
         if AUDITOR in self._roles and published:
             self._auditor(unit, published)
         if subject.has_twins:

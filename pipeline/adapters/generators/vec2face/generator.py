@@ -66,6 +66,9 @@ class Vec2Face:
     def __init__(self, options: Vec2FaceOptions, weights: Weights, scorers: Sequence[Scorer] = ()) -> None:
         self._options, self._weights, self.scorers = options, weights, tuple(scorers)
         self._proven: set[int] = set()
+        if options.optimise is not None and options.optimise.yaw is not None:
+            self.condition_ranges = {**self.condition_ranges, "yaw_deg": (-90.0, 90.0)}
+            self.condition_names = tuple(self.condition_ranges)
         self.space = options.space
         known = card_of(options.weights)
         self.card = ModelCard(

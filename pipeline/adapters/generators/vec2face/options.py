@@ -65,6 +65,25 @@ class QualityGoal(Section):
     weight: Weight = 1.0
 
 
+class YawGoal(Section):
+    """The head shall be turned as `yaw_deg` asks: loss is the distance in degrees, 0 where none is asked.
+
+    Attributes:
+        estimator: weights of 6DRepNet, folded, as its authors publish them (6DRepNet_300W_LP_AFLW2000.pth).
+        size: of its network; `reduced` is for rehearsals, with made-up weights.
+        positive: the side of the picture to which a head is turned that it gives a positive yaw. That of the published
+            weights is taken from how its authors draw them, not measured: try `right` where heads turn the wrong way.
+        gate: a row passes at this loss or less, in degrees.
+        weight: of this loss in what is minimised.
+    """
+
+    estimator: WeightsRef
+    size: Literal["repvgg-b1g2", "reduced"] = "repvgg-b1g2"
+    positive: Literal["left", "right"] = "left"
+    gate: Gate = 5.0
+    weight: Weight = 1.0
+
+
 class Optimisation(Section):
     """Attribute optimisation: the vector is moved by gradient until the picture meets its goals, image by image.
 
@@ -74,6 +93,7 @@ class Optimisation(Section):
     Attributes:
         identity: keep the identity.
         quality: gain quality.
+        yaw: turn the head as `yaw_deg` asks, which the generator then obeys, whichever it is.
         iterations: most pictures that are made and scored of one image.
         rate: step of Adam, in units of the vector's coordinates.
         rows: images that are worked on at once, the next one following as soon as one is done: 1, 2, 4 or a multiple
@@ -82,6 +102,7 @@ class Optimisation(Section):
 
     identity: IdentityGoal | None = None
     quality: QualityGoal | None = None
+    yaw: YawGoal | None = None
     iterations: Annotated[int, Field(ge=1, le=1000)] = 30
     rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     rows: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -93,8 +114,8 @@ class Optimisation(Section):
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> Optimisation:
-        if self.identity is None and self.quality is None:
-            raise ValueError("nothing to optimise; give `identity`, `quality` or both")
+        if self.identity is None and self.quality is None and self.yaw is None:
+            raise ValueError("nothing to optimise; give `identity`, `quality`, `yaw` or several of them")
         return self
 
 
@@ -112,7 +133,13 @@ class Vec2FaceOptions(Node):
         "config": "reduced",
         "precision": "float32",
         "compile": "none",
-        "optimise": {"iterations": 2, "rows": 1, "identity": {"depth": 18}, "quality": {"depth": 18}},
+        "optimise": {
+            "iterations": 2,
+            "rows": 1,
+            "identity": {"depth": 18},
+            "quality": {"depth": 18},
+            "yaw": {"size": "reduced"},
+        },
     }
     use: Literal["vec2face"]
     config: Literal["published", "reduced"] = "published"
@@ -191,6 +218,7 @@ class Vec2FaceOptions(Node):
         if self.optimise is not None:
             goals = {"identity": self.optimise.identity, "quality": self.optimise.quality}
             named |= {role: goal.recogniser for role, goal in goals.items() if goal is not None}
+            named |= {"yaw": self.optimise.yaw.estimator} if self.optimise.yaw is not None else {}
         return sha256_hex(canonical_json({role: ref_digest(ref) for role, ref in named.items()}))
 
 
