@@ -13,6 +13,15 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # the new behaviour; the old one warns
+    # a machine that others keep busy starts a Ray late, and tells late that a worker died: what was 1 s for the last
+    # would be taken for a lost node, which blames nobody
+    RAY_gcs_server_port_wait_time_s="150",
+    RAY_raylet_start_wait_time_s="150",
+    RAY_worker_register_timeout_seconds="150",
+    RAY_memory_monitor_refresh_ms="0",  # what else runs on this machine shall not have it kill workers
+    RAY_timeout_ms_task_wait_for_death_info="30000",
+    NO_PROXY="*",  # every server of the tests is on this machine
+    no_proxy="*",
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -47,17 +56,26 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """Start Ray once for the session: two CPUs, no dashboard, a small object store."""
+    """Start Ray once for the session, never joining one that runs: two CPUs, no dashboard, a small object store."""
     import ray
 
-    ray.init(
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,
-        log_to_driver=False,
-        _system_config={"metrics_report_interval_ms": 1000},  # a tenth of the default: tests scrape what they did
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
-    )
+    for tries_left in (1, 0):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=128 * 2**20,
+                log_to_driver=False,
+                # a tenth of the default: tests scrape what they did
+                _system_config={"metrics_report_interval_ms": 1000},
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+            )
+            break
+        except Exception:  # `The current node timed out during startup`, after 30 s that nobody can change
+            ray.shutdown()
+            if not tries_left:
+                raise
     yield
     ray.shutdown()

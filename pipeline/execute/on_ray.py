@@ -38,6 +38,9 @@ from pipeline.flow.quarantine import Quarantine
 
 NOTICE_S = 20.0
 """How long a worker that got SIGTERM goes on with its unit; Kubernetes kills after 30 s unless told otherwise."""
+DEATH_TOLD_MS = 20_000
+"""How long a Ray on this machine may take to tell that a worker died. Its own default is 1 s, after which the worker is
+`unavailable`: that reads as a lost node and blames no unit, and a busy machine takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class RayCluster:
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "runtime_env": env}
         if self._address is None:
             options |= {"include_dashboard": False, "num_cpus": os.cpu_count() or 1}
+            options["_system_config"] = {"timeout_ms_task_wait_for_death_info": DEATH_TOLD_MS}
         before = signal.getsignal(signal.SIGTERM)
         self._started = True
         try:

@@ -14,25 +14,36 @@ import pipeline.adapters.node_gate as gate
 from pipeline.adapters.node_gate import first_alone
 
 
-def load(folder: Path, key: str, hold_s: float, *, dies: bool) -> None:
-    """Pass the gate in a process of its own, and note when it was inside and whether it was the first."""
+def load(folder: Path, key: str, others: int, *, dies: bool) -> None:
+    """Pass the gate in a process of its own, and note when it was inside and whether it was the first.
+
+    Who is not the first stays inside until so many others that are not are there too.
+    """
     with first_alone(key, folder / "gates") as first:
         began_s = time.monotonic()
         if dies and first:
             (folder / f"died-{os.getpid()}").touch()
             os._exit(9)
-        time.sleep(hold_s)
+        if first:
+            time.sleep(0.4)
+        else:
+            (folder / f"beside-{os.getpid()}").touch()
+            while len(list(folder.glob("beside-*"))) < others and time.monotonic() - began_s < 20.0:
+                time.sleep(0.01)
         (folder / f"in-{os.getpid()}").write_text(f"{int(first)} {began_s} {time.monotonic()}")
 
 
-def together(folder: Path, target: Callable[..., None], number: int, hold_s: float, *, dies: bool = False) -> None:
+def together(folder: Path, target: Callable[..., None], number: int, *, dies: bool = False) -> None:
     """Start so many processes at once and wait for them."""
     context = multiprocessing.get_context("fork")
-    started = [context.Process(target=target, args=(folder, "k", hold_s), kwargs={"dies": dies}) for _ in range(number)]
+    started = [
+        context.Process(target=target, args=(folder, "k", number - 1), kwargs={"dies": dies}) for _ in range(number)
+    ]
     for process in started:
         process.start()
     for process in started:
-        process.join(30)
+        process.join(120)
+        process.kill()
 
 
 def inside(folder: Path) -> list[tuple[bool, float, float]]:
@@ -44,7 +55,7 @@ def inside(folder: Path) -> list[tuple[bool, float, float]]:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_the_first_loads_alone_and_the_others_together(tmp_path: Path) -> None:
     """One of five is first; no other goes in before it is out, and those others overlap."""
-    together(tmp_path, load, 5, 0.4)
+    together(tmp_path, load, 5)
     notes = inside(tmp_path)
     assert [first for first, _, _ in notes] == [True, False, False, False, False]
     alone_until_s = notes[0][2]
@@ -55,9 +66,9 @@ def test_the_first_loads_alone_and_the_others_together(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_first_that_dies_holds_up_nobody(tmp_path: Path) -> None:
     """The kernel gives its lock up; the next one is first in its place."""
-    together(tmp_path, load, 1, 0.0, dies=True)
+    together(tmp_path, load, 1, dies=True)
     assert len(list(tmp_path.glob("died-*"))) == 1
-    together(tmp_path, load, 2, 0.05)
+    together(tmp_path, load, 2)
     assert sorted(first for first, _, _ in inside(tmp_path)) == [False, True]
 
 

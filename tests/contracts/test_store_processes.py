@@ -30,7 +30,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 def _write(store: Store, number: int, start: Any, won: list[tuple[str, int]]) -> None:
     for n in range(PATHS):
-        start.wait(60)
+        start.wait(120)
         if store.put_if_absent(f"leases/{n}", f"writer {number}".encode() * 9):
             won.append((f"leases/{n}", number))
 
@@ -55,7 +55,7 @@ def test_one_of_many_processes_wins(uri: str, inherited: bool) -> None:
     """Of threads of forked processes that create one path at once exactly one is told True, and its bytes stand."""
     fork = multiprocessing.get_context("fork")
     store = open_store(uri)
-    start, answers = fork.Barrier(PROCESSES * THREADS), fork.SimpleQueue()
+    start, answers = fork.Barrier(PROCESSES * THREADS), fork.Queue()
     processes = [
         fork.Process(target=_process, args=(n, store if inherited else uri, start, answers)) for n in range(PROCESSES)
     ]
@@ -64,7 +64,7 @@ def test_one_of_many_processes_wins(uri: str, inherited: bool) -> None:
     won = dict.fromkeys((f"leases/{n}" for n in range(PATHS)), -1)
     count = 0
     for _ in processes:
-        for path, number in answers.get():
+        for path, number in answers.get(timeout=120):
             won[path] = number
             count += 1
     for process in processes:

@@ -41,7 +41,8 @@ from tests.s3.proxy import (
 from tests.s3.stores import store_at
 
 QUICK = Patience(tries=5, first_wait_s=0.01, longest_wait_s=0.04, total_s=20.0, connect_s=5.0, read_s=10.0)
-HASTY = replace(QUICK, tries=3, read_s=0.3)
+HASTY = replace(QUICK, tries=3, read_s=0.8)
+STALL_s = 60.0
 ALWAYS = float("inf")
 
 
@@ -221,13 +222,14 @@ def test_slow_bodies(bucket: str, proxy: Proxy) -> None:
     store = S3Store(f"s3://{bucket}/set", patience=HASTY)
     plant(store, "d/x", b"0123456789")
     for method, ask, answer in EVERY_VERB[:4]:
-        proxy.plan(cut_body(stall_s=30.0), method)
+        proxy.plan(cut_body(stall_s=STALL_s), method)
         assert ask(store) == answer
-    proxy.plan(cut_body(stall_s=30.0), "GET", times=ALWAYS)
+    proxy.plan(cut_body(stall_s=STALL_s), "GET", times=ALWAYS)
     began_s = time.monotonic()
     with pytest.raises(RetryableStoreError, match="cannot read d/x"):
         store.get("d/x")
-    assert time.monotonic() - began_s < HASTY.tries * (HASTY.read_s + 1.0)
+    # a few seconds, and none of the bodies was waited for to its end
+    assert time.monotonic() - began_s < STALL_s / 2
     assert proxy.asked("GET", "d/x") >= HASTY.tries
 
 
@@ -238,10 +240,10 @@ def test_a_wish_to_stop_is_no_fault_of_the_store(store: S3Store, proxy: Proxy) -
         raise InterruptedRunError(signum)
 
     plant(store, "d/x", b"0123456789")
-    proxy.plan(cut_body(stall_s=30.0), "GET")
+    proxy.plan(cut_body(stall_s=STALL_s), "GET")
     handler = signal.signal(signal.SIGALRM, stop)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
         with pytest.raises(InterruptedRunError):
             store.get("d/x")
     finally:

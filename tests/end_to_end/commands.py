@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ from tests.recipes import sketch_recipe
 from tests.worlds import bytes_of, mint, sketches
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_s = 120.0
+PATIENCE_s = 240.0
+"""For a command that takes seconds, on a machine that others keep busy."""
 
 
 def larger_recipe(count: int = 24, images: int = 5, **changes: Any) -> dict[str, Any]:
@@ -104,6 +106,12 @@ def wait_for(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
             process.kill()
             raise AssertionError(f"it did not come to that: {end(process)[1]}")
         time.sleep(0.002)
+
+
+def freeze(process: subprocess.Popen[str]) -> None:
+    """Stop a command, as a machine that sleeps does; returns when all of its threads stand still."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def receipts_in(out: Path, stage: str = "") -> int:

@@ -123,7 +123,7 @@ def test_a_short_run_ends_with_4_and_doing_what_it_says_ends_with_0(tmp_path: Pa
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "jobs.cli", "generate", str(path), "--out", str(out), *more]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
     ended, rounds = run(), 3
     assert ended.returncode == 4

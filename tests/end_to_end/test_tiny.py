@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore
 from pipeline.execute.run import generate
 from pipeline.flow.versions import read_manifest
+from tests.end_to_end.commands import PATIENCE_s, end, receipts_in, start, wait_for
 from tests.worlds import Silent, bytes_of
 
 pytestmark = pytest.mark.slow
@@ -54,17 +53,13 @@ def test_ray_with_any_number_of_workers_gives_the_same_dataset(
 def test_a_run_killed_by_sigkill_resumes_to_the_same_dataset(finished: LocalStore, tmp_path: Path) -> None:
     """A process killed while it makes images, and the command run again, leave the bytes of an undisturbed run."""
     out = tmp_path / "killed"
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not list(out.glob("receipts/make-*.json")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = start(command(out))
+    wait_for(lambda: receipts_in(out, "make-") >= 1, process)
+    process.kill()
+    assert end(process)[0] == -signal.SIGKILL
     committed = {p.name: p.stat().st_mtime_ns for p in out.glob("receipts/*.json")}
     assert not list(out.glob("versions/*/manifest.json"))
-    again = subprocess.run(command(out, "--json"), capture_output=True, text=True, check=False)
+    again = subprocess.run(command(out, "--json"), capture_output=True, text=True, timeout=PATIENCE_s, check=False)
     assert again.returncode == 0, again.stderr
     assert bytes_of(LocalStore(out)) == bytes_of(finished)
     assert json.loads(again.stdout)["digest"] == read_manifest(finished, "v000001").digest
@@ -75,13 +70,11 @@ def test_a_run_killed_by_sigkill_resumes_to_the_same_dataset(finished: LocalStor
 def test_an_interrupt_ends_with_130_and_lets_the_dataset_go(tmp_path: Path) -> None:
     """Ctrl-C ends in one line and status 130, and the lease is released at once."""
     out = tmp_path / "interrupted"
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("receipts/*.json")):
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start(command(out))
+    wait_for(lambda: receipts_in(out) >= 1, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    status, errors = end(process)
+    assert status == 130
     assert "Traceback" not in errors
     assert "stopped by SIGINT; run the same command again to resume" in errors
     lease = json.loads(max(out.glob("runs/lease-*.json")).read_text())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -43,11 +45,16 @@ def endpoints_of_ray() -> list[str]:
     return [f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in ray.nodes() if n["Alive"]]
 
 
-def until(look: Callable[[], Samples], good: Callable[[Samples], bool], within_s: float = 30.0) -> Samples:
-    """Scrape until what is said is good, or the time is over; return what was said last."""
+def until(look: Callable[[], Samples], good: Callable[[Samples], bool], within_s: float = 120.0) -> Samples:
+    """Scrape until what is said is good, or the time is over; return what was said last.
+
+    An endpoint that does not answer says nothing yet: a node serves its metrics some seconds after it is there.
+    """
     deadline_s = time.monotonic() + within_s
     while True:
-        said = look()
+        said: Samples = {}
+        with suppress(OSError, HTTPException):
+            said = look()
         if good(said) or time.monotonic() > deadline_s:
             return said
         time.sleep(0.3)

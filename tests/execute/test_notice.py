@@ -61,7 +61,8 @@ def test_workers_that_nothing_is_left_for_go_down_to_the_number_kept(
     desk = Desk(Toy(tmp_path), {"a": 4})
     executor = over(desk, idle_s=0.05, min_workers=1)
     executor.device_kinds()
-    assert executor.workers == 4
+    # not how many stand now: on a busy machine those that idle may be gone by now
+    assert len(desk.processes) == 4
     answer = desk.answer
 
     def slow(call: Any, node: str | None) -> Any:
@@ -70,7 +71,7 @@ def test_workers_that_nothing_is_left_for_go_down_to_the_number_kept(
 
     monkeypatch.setattr(desk, "answer", slow)
     assert done(executor, 0, 1) == [name(0), name(1)]
-    assert executor.workers < 4
+    assert 1 <= executor.workers < 4
     assert done(executor, *range(2, 14)) == sorted(name(n) for n in range(2, 14))
     executor.close()
 
@@ -79,13 +80,14 @@ def test_between_barriers_idle_workers_go_by_themselves(tmp_path: Path) -> None:
     """Scale to zero: nobody asks for units for a while, and the pool is empty; the next units find new workers."""
     desk = Desk(Toy(tmp_path), {"a": 3})
     executor = over(desk, idle_s=0.1)
-    done(executor, *range(6))
-    held_s = executor.worker_seconds()
-    assert executor.workers == 3
-    deadline_s = time.monotonic() + 5
+    seen = [(executor.workers, executor.worker_seconds()) for _ in executor.run(units(*range(6)))]
+    (most, _), (_, held_s) = max(seen), seen[-1]
+    assert most == 3
+    deadline_s = time.monotonic() + 60
     while executor.workers and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert executor.workers == 0
+    executor._idling.end()  # the last of them has been counted
     rested_s = executor.worker_seconds()
     assert rested_s > held_s
     time.sleep(0.05)
@@ -96,33 +98,44 @@ def test_between_barriers_idle_workers_go_by_themselves(tmp_path: Path) -> None:
 
 def test_a_pool_that_is_needed_is_not_let_go() -> None:
     """Whoever needs the pool before the time is over ends the clock: nothing is let go under their hands."""
-    gone = threading.Event()
+    gone, before = threading.Event(), set(threading.enumerate())
+    idling = Idling(3600.0, gone.set)
+    idling.begin()
+    (clock,) = (t for t in set(threading.enumerate()) - before if isinstance(t, threading.Timer))
+    idling.end()
+    assert not clock.is_alive()
+    assert not gone.is_set()
     idling = Idling(0.05, gone.set)
     idling.begin()
-    idling.end()
-    assert not gone.wait(0.15)
-    idling.begin()
-    assert gone.wait(2.0)
+    assert gone.wait(60.0)
     Idling(None, gone.clear).begin()
     assert gone.is_set()
 
 
 def noticed(toy: Toy, number: int, notice_s: float, count: int) -> list[str]:
-    """Work units on one Ray worker that gets SIGTERM while it works a unit; return the names of the receipts."""
+    """Work units on one Ray worker that gets SIGTERM while it works a unit; return the names of the receipts.
+
+    Where the unit waits, it is let go after the signal.
+    """
     executor = RayExecutor(
         toy, workers=1, address=None, unit_limit_s=60.0, quarantine=toy.quarantine, stop=Stop(), notice_s=notice_s
     )
 
+    ended = threading.Event()
+
     def notify() -> None:
         while not toy.tries(number):
-            time.sleep(0.02)
+            if ended.wait(0.02):
+                return
         os.kill(int(toy.tries(number)[0].split()[0]), signal.SIGTERM)
+        toy.let_go(number)
 
     thread = threading.Thread(target=notify)
     thread.start()
     try:
         return sorted(r.name for r in executor.run(units(*range(count))))
     finally:
+        ended.set()
         thread.join()
         executor.close()
 
@@ -131,8 +144,8 @@ def noticed(toy: Toy, number: int, notice_s: float, count: int) -> list[str]:
 @pytest.mark.usefixtures("ray_session")
 def test_a_worker_that_gets_sigterm_ends_its_unit_and_takes_no_other(tmp_path: Path) -> None:
     """The unit in hand is done by that process, once; the next ones by another, and nobody is blamed."""
-    toy = Toy(tmp_path, seconds=0.6)
-    assert noticed(toy, 1, 20.0, 5) == [name(n) for n in range(5)]
+    toy = Toy(tmp_path, {1: "wait"})
+    assert noticed(toy, 1, 60.0, 5) == [name(n) for n in range(5)]
     assert [len(toy.tries(n)) for n in range(5)] == [1, 1, 1, 1, 1]
     first, second = toy.tries(1)[0].split()[0], toy.tries(2)[0].split()[0]
     assert first == toy.tries(0)[0].split()[0]

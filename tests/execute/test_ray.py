@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def on_ray(toy: Toy, workers: int = 1, limit_s: float = 60.0, stop: Stop | None 
     )
 
 
-def is_gone(pid: int, within_s: float = 3.0) -> bool:
+def is_gone(pid: int, within_s: float = 60.0) -> bool:
     """Return whether a process is gone, or soon is."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
@@ -53,6 +55,26 @@ def is_gone(pid: int, within_s: float = 3.0) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+@contextmanager
+def sigterm_once(so: Callable[[], bool]) -> Iterator[None]:
+    """Send this process SIGTERM as soon as something is so, unless the block has ended before."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not so():
+            if over.wait(0.02):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
 
 
 @session
@@ -109,15 +131,15 @@ def test_three_deaths_quarantine_a_unit_until_it_is_released(tmp_path: Path) -> 
 
 
 @session
-def test_a_stuck_unit_is_taken_back_and_one_that_waited_its_turn_is_not(tmp_path: Path) -> None:
-    """The limit counts from when a worker began the unit, not from when it was issued; being stuck is a death."""
-    toy = Toy(tmp_path, {3: "hang 1"}, seconds=0.6)
-    executor = on_ray(toy, limit_s=1.0)
+def test_a_stuck_unit_is_taken_back_and_the_one_behind_it_is_not_blamed(tmp_path: Path) -> None:
+    """Being stuck is a death; that another waited behind it for the whole limit is nothing against that one."""
+    toy = Toy(tmp_path, {3: "hang 1"})
+    executor = on_ray(toy, limit_s=5.0)
     assert len(list(executor.run(units(*range(5))))) == 5
     executor.close()
     assert [len(toy.tries(n)) for n in range(5)] == [1, 1, 1, 2, 1]
-    assert toy.quarantine.deaths(name(3)) == 1
-    assert toy.quarantine.why(name(3)) == "no result in 1 s"
+    assert [toy.quarantine.deaths(name(n)) for n in range(5)] == [0, 0, 0, 1, 0]
+    assert toy.quarantine.why(name(3)) == "no result in 5 s"
     assert is_gone(int(toy.tries(3)[0].split()[0]))
 
 
@@ -178,12 +200,16 @@ def test_after_the_grace_a_unit_that_does_not_end_is_left_and_its_worker_killed(
     toy, stop = Toy(tmp_path, {0: "hang"}), Stop()
     executor = on_ray(toy, stop=stop)
     executor.device_kinds()
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     begun_s = time.monotonic()
-    with on_signals(stop, grace_s=0.5), pytest.raises(InterruptedRunError, match="SIGTERM"):
+    with (
+        on_signals(stop, grace_s=0.5),
+        sigterm_once(lambda: bool(toy.tries(0))),
+        pytest.raises(InterruptedRunError, match="SIGTERM"),
+    ):
         list(executor.run(units(0, 1)))
     executor.close()
-    assert time.monotonic() - begun_s < 5.0
+    # the unit would go on for ten minutes, and the limit would take it back after one
+    assert time.monotonic() - begun_s < 50.0
     assert is_gone(int(toy.tries(0)[0].split()[0]))
     assert toy.tries(1) == []
 
@@ -195,7 +221,7 @@ def drive(mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
 
@@ -214,6 +240,16 @@ def test_sigterm_drains_a_run_on_a_ray_of_its_own(tmp_path: Path) -> None:
     assert set(told["done"]) <= left
     # each worker may have begun the unit that waited behind the one in hand
     assert len(left) <= len(told["done"]) + len(told["pids"])
+
+
+@pytest.mark.slow
+def test_a_death_that_ray_tells_late_is_a_death_all_the_same(tmp_path: Path) -> None:
+    """Where the machine is so busy that four seconds pass before Ray tells of it, a killed worker is no lost node."""
+    ended = drive("late", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert sorted(told["done"]) == [name(n) for n in range(6)]
+    assert told["deaths"] == [f"quarantine/{name(0)}-1.json"], told["lost"]
 
 
 @pytest.mark.soak

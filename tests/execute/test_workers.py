@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +159,40 @@ def test_a_worker_lost_with_its_answer_unsent_blames_nobody(tmp_path: Path, loss
     assert done(over(desk), *range(4)) == [name(n) for n in range(4)]
     assert [len(desk.toy.tries(n)) for n in range(4)] == [1, 1, 1, 1]
     assert desk.toy.store.list("quarantine/") == []
+
+
+class Slow(Desk):
+    """A desk with a clock of its own, on which a unit takes 40 s, or for ever where its process is stuck with it."""
+
+    now_s = 0.0
+
+    def __init__(self, toy: Toy, nodes: dict[str, int], stuck: set[int]) -> None:
+        super().__init__(toy, nodes)
+        self.stuck, self.looks = stuck, Counter[Call]()
+
+    def answered(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
+        """Let ten seconds pass; return what is done by then."""
+        self.now_s += 10.0
+        self.looks.update(calls)
+        return [c for c in super().answered(calls, timeout_s) if c.method != "work" or self._is_done(c)]
+
+    def _is_done(self, call: Call) -> bool:
+        return call.args[0].index not in self.stuck and self.looks[call] >= 4
+
+    def dismiss(self, handle: Process) -> None:
+        """Let a process go, and what it was stuck with."""
+        self.stuck -= {call.args[0].index for call in handle.calls[:1]}
+        super().dismiss(handle)
+
+
+def test_the_limit_counts_from_when_a_unit_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 s after it was issued behind another a unit of 40 s is done within its 60; one that is stuck bears a death."""
+    desk = Slow(Toy(tmp_path), {"a": 1}, {3})
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: desk.now_s, sleep=lambda _: None))
+    assert done(over(desk), *range(5)) == [name(n) for n in range(5)]
+    assert [number for _, number in desk.worked] == [0, 1, 2, 4, 3]
+    assert [desk.toy.quarantine.deaths(name(n)) for n in range(5)] == [0, 0, 0, 1, 0]
+    assert desk.toy.quarantine.why(name(3)) == "no result in 60 s"
 
 
 def test_a_memory_kill_beside_others_shrinks_the_pool_and_blames_nobody(tmp_path: Path) -> None:

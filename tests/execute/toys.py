@@ -41,7 +41,7 @@ class Toy:
     Attributes:
         folder: where store and notes lie.
         tricks: unit number -> `kill` (its process, at every try), `kill N` (at the first N), `error`, `flaky N`
-            (a store error that passes, N times), `hang`.
+            (a store error that passes, N times), `hang`, `wait` (until somebody calls `let_go`).
         seconds: how long a unit takes.
         start: `kill` to die while starting, `error` to raise then.
         kind: the device kind.
@@ -70,6 +70,10 @@ class Toy:
     def quarantine(self) -> Quarantine:
         """Return the quarantine in that store."""
         return Quarantine(self.store, FixedClock())
+
+    def let_go(self, number: int) -> None:
+        """Let a unit end that waits."""
+        (self.folder / f"let-go-{number}").touch()
 
     def tries(self, number: int) -> list[str]:
         """Return one entry per try of a unit: process, and how many deaths of it were written when the try began."""
@@ -109,6 +113,10 @@ class ToyWorker:
             os.kill(os.getpid(), signal.SIGKILL)
         if trick == "hang":
             time.sleep(600.0)
+        deadline_s = time.monotonic() + 120.0
+        while trick == "wait" and not (self._toy.folder / f"let-go-{unit.index}").exists():
+            assert time.monotonic() < deadline_s, "nobody let it go"
+            time.sleep(0.02)
         if trick == "error":
             raise UserError(f"unit {unit.index} asks for the impossible")
         if trick == "flaky":

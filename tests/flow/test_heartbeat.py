@@ -209,7 +209,7 @@ def held(store: MemoryStore, clock: Clock) -> Lease:
 
 def until(condition: Any) -> None:
     """Wait until something is so."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -225,10 +225,16 @@ def test_a_heartbeat_renews_the_lease_and_says_how_far_the_run_is() -> None:
         assert (first.beat["stage"], first.beat["ended"]) == ("make", None)
         clock.time_s += 40
         progress.event("unit", receipt=receipt())
-        until(lambda: (now := standing_lease(store)) and now.beat.get("units_done") == 1)
+        # a beat is two writes: the lease renewed before that event may stand beside facts of after it, until the next
+        until(
+            lambda: (
+                (now := standing_lease(store))
+                and now.beat.get("units_done") == 1
+                and now.expires_s == clock.time_s + DURATION_S
+            )
+        )
         now = standing_lease(store)
         assert now is not None
-        assert now.expires_s == clock.time_s + DURATION_S
         assert now.seen_s() == clock.time_s
     last = standing_lease(store)
     assert last is not None

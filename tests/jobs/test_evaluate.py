@@ -251,13 +251,13 @@ def test_an_interrupted_evaluation_ends_cleanly_and_goes_on(tmp_path: Path) -> N
         [*command, "--set", "epochs=60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list((tmp_path / "work").glob("*.pt")):
         assert going.poll() is None, going.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     going.send_signal(signal.SIGINT)
-    out, err = going.communicate(timeout=60)
+    out, err = going.communicate(timeout=240)
 
     assert going.returncode == 130, err
     assert out == ""

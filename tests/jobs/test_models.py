@@ -34,6 +34,8 @@ from tests.recipes import sketch_recipe
 COMMIT = "f00d" * 10
 FILE = f"hf://owner/name@{COMMIT}/weights/model.safetensors"
 MB = 1 << 20
+PATIENCE_s = 240.0
+"""For a command that takes seconds, on a machine that others keep busy."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +55,14 @@ def facemint(*arguments: str) -> dict[str, Any]:
 
 
 class Hub:
-    """A hub on loopback that serves one file, slowly, and counts how often its bytes are asked for."""
+    """A hub on loopback that serves one file, slowly, and counts how often its bytes are asked for.
+
+    Once `asked`, it sends none of them before `open`.
+    """
 
     def __init__(self, content: bytes) -> None:
-        self.asked = 0
+        self.asked, self.open = 0, threading.Event()
+        self.open.set()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,6 +84,8 @@ class Hub:
                 if self._head():
                     hub.asked += 1
                     time.sleep(1.0)
+                    if not hub.open.wait(300):
+                        return
                     self.wfile.write(content)
 
             def log_message(self, *_arguments: Any) -> None:
@@ -101,6 +109,7 @@ def hub(weights_file: Path) -> Iterator[Hub]:
     thread = threading.Thread(target=served.server.serve_forever, daemon=True)
     thread.start()
     yield served
+    served.open.set()
     served.server.shutdown()
     served.server.server_close()
     thread.join()
@@ -118,7 +127,7 @@ def started(*arguments: str, most_kb: str = "unlimited", **environment: str) -> 
 def test_two_processes_that_fetch_at_once_ask_the_hub_once(hub: Hub, weights_file: Path, cache: Path) -> None:
     """The second waits for the first and finds the bytes; then the cache is sound and serves without a network."""
     both = [started("models", "fetch", FILE, "--json", HF_ENDPOINT=hub.endpoint) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in both]
+    outputs = [process.communicate(timeout=PATIENCE_s) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     digest = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     for out, _ in outputs:
@@ -133,16 +142,18 @@ def test_two_processes_that_fetch_at_once_ask_the_hub_once(hub: Hub, weights_fil
 
 def test_a_killed_fetch_hinders_nobody(hub: Hub, weights_file: Path, cache: Path) -> None:
     """Who is killed in the middle leaves no lock, and nothing that counts as the file: the next one fetches it."""
+    hub.open.clear()
     killed = started("models", "fetch", FILE, HF_ENDPOINT=hub.endpoint)
-    deadline = time.monotonic() + 60
-    while hub.asked == 0 and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE_s
+    while hub.asked == 0 and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.kill()
-    killed.communicate()
-    assert hub.asked == 1
+    _, err = killed.communicate()
+    hub.open.set()
+    assert hub.asked == 1, err
     assert not (cache / "blobs").exists()
     done = started("models", "fetch", FILE, "--json", HF_ENDPOINT=hub.endpoint)
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=PATIENCE_s)
     assert done.returncode == 0, err
     assert json.loads(out)["fetched"][0]["sha256"] == hashlib.sha256(weights_file.read_bytes()).hexdigest()
 
@@ -150,7 +161,7 @@ def test_a_killed_fetch_hinders_nobody(hub: Hub, weights_file: Path, cache: Path
 def test_a_full_disk_while_fetching_is_one_line(weights_file: Path, cache: Path) -> None:
     """No room for the file ends in one line that says where, and gives back the room that it took."""
     limited = started("models", "fetch", f"local://{weights_file}", most_kb="1024")
-    _, err = limited.communicate(timeout=60)
+    _, err = limited.communicate(timeout=PATIENCE_s)
     assert limited.returncode == 2
     said, told = err.splitlines()
     assert said == f"bringing local://{weights_file}"

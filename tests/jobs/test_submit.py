@@ -27,6 +27,7 @@ from jobs.submitting.slurm import SlurmGround
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import UserError
 from tests.end_to_end.commands import (
+    PATIENCE_s,
     command,
     end,
     larger_recipe,
@@ -84,11 +85,28 @@ def halt(ground: LocalGround, jobs: Path, job: Job, out: Path) -> int:
     return pid
 
 
+def wake_once_told(pid: int, sign: signal.Signals) -> threading.Thread:
+    """Let a process that is stopped go on as soon as a signal waits for it; the thread that does so ends with that."""
+
+    def look() -> None:
+        deadline_s = time.monotonic() + 120
+        while time.monotonic() < deadline_s:
+            waiting = re.search(r"^ShdPnd:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+            if waiting is None or int(waiting[1], 16) >> (sign - 1) & 1:
+                break
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    return thread
+
+
 def test_a_submission_is_followed_and_ends_with_the_status_of_the_run(jobs: Path, tmp_path: Path) -> None:
     """What the run says is shown, its end is the submission's end, and the dataset is that of a run by hand."""
     recipe, out = written(tmp_path), tmp_path / "set"
     process = start(submit(recipe, out, "--set", "compute.executor=inline"))
-    told, errors = process.communicate(timeout=120)
+    told, errors = process.communicate(timeout=PATIENCE_s)
 
     assert process.returncode == 0, errors
     facts = json.loads(told)
@@ -104,8 +122,9 @@ def test_the_same_submission_is_joined_cancelled_and_begun_again(jobs: Path, tmp
     pid = halt(ground, jobs, job, out)
     again = hand_over(ground, job, said.append, wait=False)
     assert (again.name, again.joined, again.outcome) == (job.attempt(1), True, None)
-    threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+    waking = wake_once_told(pid, signal.SIGTERM)
     ended = cancel(ground, job, said.append)
+    waking.join()
     assert ended is not None
     assert ended.outcome is not None
     assert ended.outcome.status == 143
