@@ -6,6 +6,7 @@ import torch
 
 from pipeline.adapters.phantom import colours, features
 from pipeline.adapters.phantom.heads import Head, Tensor, Traits, gauss, smoothstep
+from pipeline.adapters.phantom.spectacles import wide_rows
 
 
 def _rgb(t: Traits, prefix: str) -> Tensor:
@@ -25,12 +26,16 @@ def paint_clothing(head: Head, canvas: features.Canvas, ax: Tensor, y: Tensor, z
 
 def glasses(
     head: Head, rotation: Tensor, point: tuple[Tensor, Tensor, Tensor], colour: Tensor, light: Tensor, pixel: float
-) -> Tensor:
-    """Lay glasses over the lit picture (N, P, 3): a flat frame before the eyes and arms along the temples."""
+) -> tuple[Tensor, Tensor | None]:
+    """Lay glasses over the lit picture (N, P, 3): a flat frame before the eyes and arms along the temples.
+
+    Also returns the share (N, P) of each point that the frame covers; None where nobody wears painted glasses. Rows of
+    a wide picture wear `spectacles` instead.
+    """
     t = head.traits
-    worn = t["glasses"]
+    worn = t["glasses"] * ~wide_rows(t)
     if not bool((worn > 0).any()):
-        return colour
+        return colour, None
     hx, hy, hz = point
     plane = 0.93
     r = rotation.unsqueeze(-1)
@@ -64,7 +69,7 @@ def glasses(
     dark = t["glasses_dark"]
     metal = torch.cat([0.30 - 0.29 * dark, 0.26 - 0.252 * dark, 0.20 - 0.192 * dark], dim=1).clamp(min=0.008)
     shine = 0.10 * gauss(-(((edge - 0.3 * thick) / (0.4 * thick)) ** 2)) * (0.5 + light[..., 1])
-    return colour + frame.unsqueeze(-1) * (metal.unsqueeze(1) + shine.unsqueeze(-1) - colour)
+    return colour + frame.unsqueeze(-1) * (metal.unsqueeze(1) + shine.unsqueeze(-1) - colour), frame
 
 
 def background(t: Traits, side: int, device: torch.device) -> Tensor:

@@ -64,13 +64,21 @@ def _within(canvas: Canvas, where: Tensor, paint: Callable[..., None], *values: 
         canvas.put(index, part)
 
 
-def paint_skin(head: Head, x: Tensor, ax: Tensor, y: Tensor, z: Tensor, soft: float) -> Canvas:
+Turn = tuple[Tensor, Tensor, Tensor]
+"""What `views.View.turn` says of heads near profile."""
+
+
+def paint_skin(
+    head: Head, x: Tensor, ax: Tensor, y: Tensor, z: Tensor, soft: float, turn: Turn | None = None
+) -> Canvas:
     """Bare skin with its variation, features and lines. `soft` is the size of a pixel in units."""
     t = head.traits
     skin = colours.skin_colour(t)
     front = smoothstep(0.15, 0.45, z)
     canvas = Canvas(skin.unsqueeze(1).expand(-1, x.shape[1], -1))
-    grain = colours.noise(x * 0.9 + 0.13 * t["mole_y"], y * 0.9 + z * 0.4 + t["mole_x"])
+    # Around the head rather than across it, or the grain of cheeks near profile would be drawn out into streaks.
+    around = x if turn is None else x + turn[0] * (0.72 * torch.atan2(x, z + 0.18) - x)
+    grain = colours.noise(around * 0.9 + 0.13 * t["mole_y"], y * 0.9 + z * 0.4 + t["mole_x"])
     # blood: cheeks, nose tip, ears
     red = _bump(((ax - 0.42) / 0.3) ** 2 + ((y + 0.3) / 0.26) ** 2) + 0.8 * _bump(
         (ax / 0.16) ** 2 + ((y - head.nose_y) / 0.14) ** 2
@@ -90,14 +98,28 @@ def paint_skin(head: Head, x: Tensor, ax: Tensor, y: Tensor, z: Tensor, soft: fl
     face = front > 0
     _within(canvas, face, partial(_lines, head), ax, y, front)
     if bool((torch.maximum(t["beard"], t["moustache"]) > 0).any()):
-        _within(canvas, (y < -0.05) & (z > -0.06), partial(_facial_hair, head), x, ax, y, z, grain[:, 1])
+        _within(canvas, (y < -0.05) & (z > -0.06), partial(_facial_hair, head), around, ax, y, z, grain[:, 1])
     near_mouth = (y - head.mouth_y + 0.05).abs() < 0.27
     _within(canvas, face & near_mouth & (ax < 0.45), partial(_mouth, head, soft), x, y, front)
     _within(canvas, face & ((y - head.nose_y).abs() < 0.16) & (ax < 0.32), partial(_nostrils, head), ax, y, front)
-    _within(canvas, face & (y.abs() < 0.2) & (ax > 0.08), partial(_eyes, head, soft), x, ax, y, front)
+    _within(canvas, face & (y.abs() < 0.2) & (ax > 0.08), partial(_eyes, head, soft, turn), x, ax, y, z, front)
     near_brow = (y - head.brow_y).abs() < 0.16
     _within(canvas, face & near_brow, partial(_brows, head), ax, y, front, grain[:, 0], grain[:, 1])
     return canvas
+
+
+def paint_ear(head: Head, canvas: Canvas, y: Tensor, z: Tensor, share: Tensor) -> None:
+    """Folds of the ear as a head near profile shows it; share (N, P) says where ear is and how much it turns to us."""
+    size = 0.92 + 0.10 * head.traits["ear_size"]
+    u, v = (z + 0.12) / (0.14 * size), (y + 0.05) / (0.235 * size)
+    r = torch.sqrt(u * u + v * v + 1e-9)
+    bowl = _bump(((u - 0.18) / 0.62) ** 2 + ((v + 0.14) / 0.50) ** 2)
+    behind = smoothstep(0.75, 0.1, u - 0.6 * v) * smoothstep(-0.95, -0.55, v)
+    fold = gauss(-(((r - 0.66) / 0.13) ** 2)) * behind
+    fork = gauss(-(((u - 0.10 - 0.25 * v) / 0.16) ** 2)) * _bump(((v - 0.36) / 0.30) ** 2)
+    rim = smoothstep(0.84, 1.04, r)
+    dark = 0.85 * bowl + 0.5 * fold + 0.3 * fork + 0.35 * rim
+    canvas.shade = canvas.shade * (1.0 - (share * dark).clamp(max=0.7))
 
 
 def _lines(head: Head, canvas: Canvas, ax: Tensor, y: Tensor, front: Tensor) -> None:
@@ -203,7 +225,35 @@ def _nostrils(head: Head, canvas: Canvas, ax: Tensor, y: Tensor, front: Tensor) 
     canvas.shade = canvas.shade * (1.0 - 0.28 * side * front)
 
 
-def _eyes(head: Head, soft: float, canvas: Canvas, x: Tensor, ax: Tensor, y: Tensor, front: Tensor) -> None:
+def _on_eyeball(head: Head, turn: Turn, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Where on the eyeball, from the middle of its front, the ray through a point between the lids arrives.
+
+    From the front a bulging eye cannot be told from a picture of an eye; from the side it can.
+    """
+    _, sight, eye_z = turn
+    radius = 0.165
+    ox, oy = x - torch.sign(x) * head.eye_x, y - 0.012
+    oz = z - (eye_z - radius + 0.035)
+    b = ox * sight[:, 0] + oy * sight[:, 1] + oz * sight[:, 2]
+    inside = b * b - (ox * ox + oy * oy + oz * oz - radius**2)
+    back = b - inside.clamp(min=0.0).sqrt()
+    qx, qy, qz = ox - back * sight[:, 0], oy - back * sight[:, 1], oz - back * sight[:, 2]
+    # Along the ball rather than across it, so that the far side of the ball is far from the iris.
+    swell = torch.atan2(torch.sqrt(qx * qx + qy * qy + 1e-9), qz) * radius / torch.sqrt(qx * qx + qy * qy + 1e-9)
+    return qx * torch.sign(x) * swell, qy * swell
+
+
+def _eyes(
+    head: Head,
+    soft: float,
+    turn: Turn | None,
+    canvas: Canvas,
+    x: Tensor,
+    ax: Tensor,
+    y: Tensor,
+    z: Tensor,
+    front: Tensor,
+) -> None:
     t = head.traits
     half = 0.168 + 0.010 * t["eye_width"]
     u = (ax - head.eye_x) / half
@@ -222,6 +272,10 @@ def _eyes(head: Head, soft: float, canvas: Canvas, x: Tensor, ax: Tensor, y: Ten
     canvas.shade = canvas.shade + (1.0 - canvas.shade) * inside
     gx = ax - head.eye_x - 0.035 * t["gaze_x"] * torch.sign(x)
     gy = v - 0.012 - 0.016 * t["gaze_y"]
+    if turn is not None:
+        px, py = _on_eyeball(head, turn, x, y, z)
+        gx = gx + 0.5 * turn[0] * (px - ax + head.eye_x)  # half way: more, and the iris slips out of sight
+        gy = gy + 0.5 * turn[0] * (py - v + 0.012)
     r = torch.sqrt(gx * gx + gy * gy + 1e-9)
     iris = smoothstep(0.7 * soft, -0.7 * soft, r - 0.075) * inside
     colour = colours.iris_colour(t).unsqueeze(1) * (0.75 + 0.9 * smoothstep(0.03, -0.05, gy).unsqueeze(-1))

@@ -27,8 +27,13 @@ def hair_cover(head: Head, x: Tensor, y: Tensor, z: Tensor, margin: Tensor, loos
     return torch.maximum(cover, loose), streak
 
 
-def hair_shade(head: Head, y: Tensor, streak: Tensor, normal: Tensor, light: Tensor, depth: Tensor) -> Tensor:
-    """Lit hair colour (N, P, 3), linear. `normal` (N, P, 3) and `light` (N, 1, 3) are in the view frame."""
+def hair_shade(
+    head: Head, y: Tensor, streak: Tensor, normal: Tensor, light: Tensor, depth: Tensor, sun: Tensor | None = None
+) -> Tensor:
+    """Lit hair colour (N, P, 3), linear. `normal` (N, P, 3) and `light` (N, 1, 3) are in the view frame.
+
+    sun: share (N, P) of the key light that reaches each point; None where nothing casts shadows.
+    """
     t = head.traits
     soft_streak = streak.clamp(-1.8, 1.8)
     grey = t["hair_grey"]
@@ -46,6 +51,8 @@ def hair_shade(head: Head, y: Tensor, streak: Tensor, normal: Tensor, light: Ten
     facing = (normal * light).sum(-1)
     band = (1.0 - along * along).clamp(min=0.0) ** 14 * smoothstep(-0.1, 0.5, facing)
     wrap = ((facing + 0.3) / 1.3).clamp(min=0.0)
+    if sun is not None:
+        band, wrap = band * sun, wrap * sun
     lit = t["light_ambient"] * (0.72 + 0.28 * normal[..., 1]) + (1.0 - t["light_ambient"]) * wrap * 1.25
     sheen = band * (0.055 - 0.02 * t["hair_curl"]) * (1.0 + 0.35 * soft_streak)
     rim = (1.0 - normal[..., 2].clamp(0.0, 1.0)) ** 3 * 0.022

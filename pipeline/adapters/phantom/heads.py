@@ -14,6 +14,8 @@ from pipeline.adapters.phantom.traits import IDENTITY_FIELDS, NUISANCE_FIELDS
 Tensor = torch.Tensor
 MOUTH_Y = -0.69
 EYE_X = 0.335
+HAT_SLOPE, PRESSED = 0.23, 0.04
+"""How the edge of a hat rises from nape to forehead, and how thick hair under it is at most (normalised units)."""
 _CACHE_POINTS = 12_000
 
 
@@ -67,6 +69,11 @@ class Traits:
 
     def __getitem__(self, name: str) -> Tensor:
         return self._columns[name]
+
+
+def hat_line(t: Traits) -> Tensor:
+    """Edge of a hat (N, 1): it covers what lies above y = line + HAT_SLOPE * z."""
+    return 0.31 - 0.15 * t["hat_low"]
 
 
 class Head:
@@ -151,7 +158,14 @@ class Head:
         self.wave_size, self.wave_lumps = 0.012 + 0.035 * curl, 0.03 * curl
         self.loose_x, self.loose_grow = 0.76 + 0.5 * cap + 0.10 * curl * body, 0.02 + 0.12 * body
         self.loose_iz, self.loose_front = 1.0 / (0.94 + cap), 0.16 + 0.12 * body
-        self.drop, self.bun = t["hair_drop"], 0.30 * t["hair_bun"]
+        covered, bare = t["hat"] > 2.5, t["hat"] < 0.5
+        self.drop, self.bun = t["hair_drop"] * ~covered, 0.30 * t["hair_bun"] * bare
+        self.has_hat = not bool(bare.all())
+        self.side_view = smoothstep(45.0, 70.0, t["yaw_deg"].abs())
+        self.has_turned = bool((self.side_view > 0).any())
+        # A hat presses the hair under it; a headscarf all of it, and the ears.
+        self.ears_off = 9.0 * covered
+        self.press_from = torch.where(bare, 9.0, torch.where(covered, -9.0, hat_line(t) - 0.02))
         # Thick hair changes fast from place to place, so rays must go more carefully there.
         self.pace = 1.0 / (1.0 + 1.6 * cap)
         self.has_loose, self.has_bun = bool((self.drop > 0).any()), bool((self.bun > 0).any())
@@ -289,6 +303,9 @@ class Head:
         s0, s1, s2 = torch.sin(waves).unbind(1)
         lumps = s0 * s1 * s2
         cap = cap * torch.add(self.quarter, up, alpha=0.75) * torch.addcmul(self.unit, lumps, self.lump_size)
+        if self.has_hat:
+            ear = ear + self.ears_off
+            cap = torch.minimum(cap, PRESSED + 2.0 * (self.press_from - (y - HAT_SLOPE * z)).clamp(min=0.0))
         return torch.minimum(d - cap, ear), self._loose_hair(x, xx, y, z, lumps)
 
     def _loose_hair(self, x: Tensor, xx: Tensor, y: Tensor, z: Tensor, lumps: Tensor) -> Tensor:
@@ -296,9 +313,16 @@ class Head:
         if self.has_loose:
             wave = torch.sin(8.0 * y + 2.5 * z + 2.0 * x) * self.wave_size + self.wave_lumps * lumps
             wide = self.loose_x + self.loose_grow * (0.3 - y).clamp(0.0, 1.0) + wave
-            around = torch.sqrt(xx / wide.square() + ((z + 0.08) * self.loose_iz).square()) * 0.8 - 0.8
             front = z - self.loose_front - 0.30 * smoothstep(-0.1, 0.45, y)
+            if self.has_turned:
+                # From the side the sheet shows its edges: wavy in front, and sinking into the cap above.
+                lock = 0.030 * torch.sin(6.0 * y + self.lump_phase) + 0.014 * torch.sin(17.0 * y + 5.0 * x)
+                front = front + self.side_view * (lock + self.wave_size * torch.sin(11.0 * y))
+                wide = wide - self.side_view * 0.12 * smoothstep(0.0, 0.42, y)
+            around = torch.sqrt(xx / wide.square() + ((z + 0.08) * self.loose_iz).square()) * 0.8 - 0.8
             cut = torch.maximum(torch.maximum(front, -y - self.drop), y - 0.42)
+            if self.has_hat:
+                cut = torch.maximum(cut, y - HAT_SLOPE * z - self.press_from)
             r = 0.13
             sheet = torch.sqrt((around + r).clamp(min=0.0).square() + (cut + r).clamp(min=0.0).square())
             sheet = sheet + (torch.maximum(around, cut) + r).clamp(max=0.0) - r

@@ -1,7 +1,8 @@
 """What a phantom can be: the table of identity and nuisance values, and how they are drawn.
 
 An identity is one row of numbers that never changes between pictures of the same phantom; a nuisance row is
-everything that does (pose, light, expression, glasses, background). Every value is exact ground truth.
+everything that does (pose, light, expression, glasses, background, and the wide conditions: profile, hard shadows,
+things that cover the face, another age). Every value is exact ground truth.
 Shape of nose, lips, eyes, brows and jaw is drawn independently of skin tone on purpose; the links that do
 exist (age with grey hair and lines, presentation with hair length, jaw and beard, tone weakly with hair texture
 and with the colour of hair and eyes) are written in `sample_identities` and nowhere else.
@@ -96,7 +97,7 @@ IDENTITY_FIELDS: tuple[Field, ...] = (
     Field("mole_size", 0.0, 1.0, "share", "size of the moles; 0 for half of the phantoms"),
 )
 
-NUISANCE_FIELDS: tuple[Field, ...] = (
+ORDINARY_FIELDS: tuple[Field, ...] = (
     Field("yaw_deg", -45.0, 45.0, "deg", "head turn, positive to image right"),
     Field("pitch_deg", -20.0, 20.0, "deg", "head nod, positive looks up"),
     Field("roll_deg", -10.0, 10.0, "deg", "head tilt, positive clockwise in the image"),
@@ -132,6 +133,32 @@ NUISANCE_FIELDS: tuple[Field, ...] = (
     Field("blur_px", 0.0, 2.5, "px", "Gaussian blur (standard deviation), applied by degrade only"),
     Field("noise_sigma", 0.0, 12.0, "levels", "sensor noise (of 255), applied by degrade only"),
 )
+"""What `sample_nuisances` draws, with the ranges it draws from; `WIDE_POSE` says how far a head can be turned."""
+
+WIDE_FIELDS: tuple[Field, ...] = (
+    Field("shadow", 0.0, 1.0, "share", "how much of the key light casts shadows"),
+    Field("shadow_softness", 0.0, 1.0, "share", "edges of cast shadows: sharp to soft"),
+    Field("glasses_tint", 0.0, 1.0, "share", "clear lenses to sunglasses, where glasses are worn"),
+    Field("face_mask", 0.0, 2.0, "kind", "0 none, 1 pleated (surgical), 2 cloth"),
+    Field("mask_drop", 0.0, 1.0, "share", "mask on the bridge of the nose to mask below its tip"),
+    Field("mask_r", 0.0, 1.0, "srgb", "mask red"),
+    Field("mask_g", 0.0, 1.0, "srgb", "mask green"),
+    Field("mask_b", 0.0, 1.0, "srgb", "mask blue"),
+    Field("hat", 0.0, 3.0, "kind", "0 none, 1 knitted cap, 2 peaked cap, 3 headscarf"),
+    Field("hat_low", 0.0, 1.0, "share", "high on the forehead to low over the brows"),
+    Field("hat_r", 0.0, 1.0, "srgb", "hat red"),
+    Field("hat_g", 0.0, 1.0, "srgb", "hat green"),
+    Field("hat_b", 0.0, 1.0, "srgb", "hat blue"),
+    Field("hand", 0.0, 2.0, "kind", "0 none, 1 before the mouth, 2 at the cheek"),
+    Field("hand_side", -1.0, 1.0, "side", "the side of the head the hand comes from: image left below 0, else right"),
+    Field("hand_shift", -1.0, 1.0, "share", "hand lower to higher"),
+    Field("age_offset_years", -20.0, 20.0, "years", "how much older than the identity the person is shown"),
+)
+"""The wide conditions. Every one is 0 in an ordinary picture and changes no pixel there; kinds are whole numbers."""
+
+NUISANCE_FIELDS: tuple[Field, ...] = ORDINARY_FIELDS + WIDE_FIELDS
+WIDE_POSE: dict[str, tuple[float, float]] = {"yaw_deg": (-90.0, 90.0), "pitch_deg": (-30.0, 30.0)}
+"""How far the renderer turns a head, to profile; the ordinary draws stay inside `ORDINARY_FIELDS`."""
 
 _IDENTITY_INDEX = {field.name: index for index, field in enumerate(IDENTITY_FIELDS)}
 _NUISANCE_INDEX = {field.name: index for index, field in enumerate(NUISANCE_FIELDS)}
@@ -152,9 +179,19 @@ def _assemble(fields: tuple[Field, ...], values: dict[str, _Column]) -> FloatArr
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _smooth(low: float, high: float, value: _Column) -> _Column:
+def smooth(low: float, high: float, value: _Column) -> _Column:
+    """Cubic step from 0 at `low` to 1 at `high`."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float64)
+
+
+ONSET_YEARS, GREYING_YEARS = (52.0, 9.0), 26.0
+"""Mean and spread of the age of visible grey, which begins four years before; how long hair takes to turn."""
+
+
+def recession_share(age: _Column) -> _Column:
+    """How far recession at the temples has come by an age, as a factor."""
+    return 0.35 + 0.9 * smooth(25, 65, age)
 
 
 # One row per style: cap thickness, drop, body, fringe, bun (mean values; spread is added when drawn).
@@ -179,7 +216,7 @@ def _hair(m: _Column, tone: _Column, age: _Column, rng: np.random.Generator) -> 
     odds = _FEMININE_ODDS + m[:, None] * (_MASCULINE_ODDS - _FEMININE_ODDS)
     style = (rng.random(n)[:, None] > np.cumsum(odds / odds.sum(1, keepdims=True), axis=1)).sum(1).clip(0, 7)
     cap, drop, body, fringe, bun = _STYLE_TABLE[style].T
-    curl = np.clip(rng.beta(0.8, 1.2, n) + 0.30 * _smooth(5.0, 9.0, tone) * rng.random(n), 0, 1)
+    curl = np.clip(rng.beta(0.8, 1.2, n) + 0.30 * smooth(5.0, 9.0, tone) * rng.random(n), 0, 1)
     curl = np.where(style == 7, np.maximum(curl, 0.55), curl)
     some = cap > 0
     cap = np.where(some, cap * np.exp(0.22 * rng.standard_normal(n)), 0.0)
@@ -188,11 +225,11 @@ def _hair(m: _Column, tone: _Column, age: _Column, rng: np.random.Generator) -> 
     body = np.where(loose, np.clip(rng.beta(2, 2, n) + 0.25 * curl, 0, 1), 0.0)
     fringe = np.where(some, np.clip(fringe * (1.0 - 0.7 * m) * 3.0 * rng.random(n) ** 2, 0, 1), 0.0)
     bun = np.where(bun > 0, rng.uniform(0.5, 1.0, n), 0.0)
-    light_chance = 1.0 - 0.94 * _smooth(3.0, 7.0, tone)
+    light_chance = 1.0 - 0.94 * smooth(3.0, 7.0, tone)
     colour = np.where(rng.random(n) < light_chance, rng.random(n), rng.beta(1.0, 3.0, n) * 0.6)
-    onset = rng.normal(52, 9, n)
-    grey = _smooth(0.0, 26.0, age - onset + 4) * rng.uniform(0.55, 1.0, n)
-    recession = np.clip(m * rng.beta(1.2, 2.2, n) * (0.35 + 0.9 * _smooth(25, 65, age)), 0, 1)
+    onset = rng.normal(*ONSET_YEARS, n)
+    grey = smooth(0.0, GREYING_YEARS, age - onset + 4) * rng.uniform(0.55, 1.0, n)
+    recession = np.clip(m * rng.beta(1.2, 2.2, n) * recession_share(age), 0, 1)
     return {
         "hair_cap": cap, "hair_drop": drop, "hair_body": body, "hair_curl": curl, "hair_colour": colour,
         "hair_grey": grey, "hair_recession": recession, "hair_part": rng.uniform(-1, 1, n),
@@ -228,7 +265,7 @@ def sample_identities(count: int, rng: np.random.Generator, tones_mst: tuple[flo
     freckled = rng.random(n) < 0.17
     values["freckles"] = np.where(freckled, rng.uniform(0.3, 1.0, n), 0.0)
     values["lid_crease"] = rng.beta(1.3, 1.0, n)
-    light_eyes = rng.random(n) < 0.03 + 0.67 * (1.0 - _smooth(2.0, 6.5, tone))
+    light_eyes = rng.random(n) < 0.03 + 0.67 * (1.0 - smooth(2.0, 6.5, tone))
     values["eye_colour"] = np.where(light_eyes, rng.uniform(0.4, 1.0, n), rng.uniform(0.0, 0.45, n))
     values["lip_hue"] = rng.beta(2, 2, n)
     values.update(_hair(presentation, tone, age, rng))
@@ -246,9 +283,13 @@ def sample_identities(count: int, rng: np.random.Generator, tones_mst: tuple[flo
 
 
 def sample_nuisances(count: int, rng: np.random.Generator) -> FloatArray:
-    """Draw `count` nuisance rows: float32 (count, len(NUISANCE_FIELDS)), every value inside its field's range."""
+    """Draw `count` nuisance rows: float32 (count, len(NUISANCE_FIELDS)), every value inside its field's range.
+
+    The wide conditions are 0; `wide.widen` draws them.
+    """
     n = count
-    values: dict[str, _Column] = {f.name: rng.uniform(f.low, f.high, n) for f in NUISANCE_FIELDS}
+    values: dict[str, _Column] = {f.name: rng.uniform(f.low, f.high, n) for f in ORDINARY_FIELDS}
+    values.update({f.name: np.zeros(n) for f in WIDE_FIELDS})
     wide = rng.random(n) < 0.25
     values["yaw_deg"] = np.where(wide, rng.uniform(-45, 45, n), 14.0 * rng.standard_normal(n))
     values["pitch_deg"] = 6.5 * rng.standard_normal(n)

@@ -25,7 +25,7 @@ ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
-    "bank", "calibrate", "measure", "likeness",
+    "bank", "calibrate", "measure", "likeness", "wide",
 )  # fmt: skip
 
 
@@ -38,6 +38,8 @@ class Draw:
     pictures: int
     tones_mst: tuple[float, float] = (1.0, 10.0)
     """The part of the skin tone scale that is drawn from, evenly."""
+    wide: bool = False
+    """Whether the wide conditions (`phantom.wide`) are drawn on top of the ordinary ones."""
 
 
 @dataclass(frozen=True)

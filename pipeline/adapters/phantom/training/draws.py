@@ -7,13 +7,15 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.adapters.phantom import traits
+from pipeline.adapters.phantom import ageing, traits, wide
 from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.truth import REGIONS
 
 _CHUNK = 32
 
@@ -26,7 +28,7 @@ class Drawn:
     landmarks_N52: npt.NDArray[np.float32]
     owner_N: npt.NDArray[np.int64]
     identities_NT: npt.NDArray[np.float32]
-    """Identity fields of every picture (not of every identity)."""
+    """Identity fields of every picture (not of every identity), as it shows them: with its age offset applied."""
     nuisances_NC: npt.NDArray[np.float32]
 
     def truth(self, name: str) -> npt.NDArray[np.float32]:
@@ -39,11 +41,13 @@ class Drawn:
 def rows_of(
     config: Training, name: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return owner, identity fields and nuisance fields of every picture of a draw."""
+    """Return owner, identity fields and nuisance fields of every picture of a draw, as `renderer.render` takes them."""
     draw = config.draws[name]
     owner_N = np.repeat(np.arange(draw.identities), draw.pictures)
     identities = traits.sample_identities(draw.identities, config.rng("identities", draw.number), draw.tones_mst)
     nuisances = traits.sample_nuisances(len(owner_N), config.rng("nuisances", draw.number))
+    if draw.wide:
+        nuisances = wide.widen(nuisances, config.rng("wide", draw.number))
     return owner_N, identities[owner_N], nuisances
 
 
@@ -84,10 +88,14 @@ def _render_chunks(config: Training, name: str, worker: int, workers: int) -> No
         if path.exists() or (folder / "faces.npy").exists():
             continue
         part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-        drawn = renderer.render(identities[part], nuisances[part], supersample=config.supersample)
+        if config.draws[name].wide:
+            drawn, told = renderer.render_with_truth(identities[part], nuisances[part], supersample=config.supersample)
+            truth = {"visible": told.visible_N5, "hidden": told.hidden_NR}
+        else:
+            drawn, truth = renderer.render(identities[part], nuisances[part], supersample=config.supersample), {}
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
-            np.savez(file, faces=drawn.faces_NHWC, landmarks=drawn.landmarks_N52)
+            np.savez(file, allow_pickle=False, faces=drawn.faces_NHWC, landmarks=drawn.landmarks_N52, **truth)
         partial.replace(path)
 
 
@@ -96,13 +104,15 @@ def _assemble(folder: Path, count: int, chunks: int) -> None:
     if (folder / "faces.npy").exists():
         return
     faces = np.lib.format.open_memmap(folder / "faces.partial", mode="w+", dtype=np.uint8, shape=(count, 112, 112, 3))
-    points = []
+    told: dict[str, list[npt.NDArray[Any]]] = {}
     for chunk in range(chunks):
         with np.load(folder / f"chunk-{chunk:05d}.npz") as part:
             faces[chunk * _CHUNK : chunk * _CHUNK + len(part["faces"])] = part["faces"]
-            points.append(part["landmarks"])
+            for key in set(part.files) - {"faces"}:
+                told.setdefault(key, []).append(part[key])
     faces.flush()
-    np.save(folder / "landmarks.npy", np.concatenate(points))
+    for key, parts in told.items():
+        np.save(folder / f"{key}.npy", np.concatenate(parts))
     (folder / "faces.partial").replace(folder / "faces.npy")
     for path in folder.glob("chunk-*.npz"):
         path.unlink()
@@ -120,8 +130,29 @@ def load_draws(config: Training, names: tuple[str, ...]) -> Drawn:
         faces.append(np.load(folder / "faces.npy", mmap_mode="r"))
         points.append(np.load(folder / "landmarks.npy"))
         owners.append(owner + first)
-        identities.append(who)
+        identities.append(ageing.aged(who, how))
         nuisances.append(how)
         first += config.draws[name].identities
     whole = faces[0] if len(faces) == 1 else np.concatenate(faces)
     return Drawn(whole, *(np.concatenate(parts) for parts in (points, owners, identities, nuisances)))
+
+
+def load_truth(config: Training, names: tuple[str, ...]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Return which landmarks of every picture are seen (N, 5) and how much of each face region is covered (N, regions).
+
+    The rows are those of `load_draws`; `renderer.Truth` says what the values mean. Only wide draws are rendered with
+    this truth. Of ordinary ones, where hair and the frames of glasses are all that can hide anything, it says that
+    nothing is hidden.
+    """
+    visible, hidden = [], []
+    for name in names:
+        folder, count = config.home / "draws" / name, config.draws[name].identities * config.draws[name].pictures
+        if not config.draws[name].wide:
+            visible.append(np.ones((count, 5), np.bool_))
+            hidden.append(np.zeros((count, len(REGIONS)), np.float32))
+        elif not (folder / "hidden.npy").exists():
+            raise FileNotFoundError(f"draw {name} is not rendered in {folder}; run the stage `render` first")
+        else:
+            visible.append(np.load(folder / "visible.npy"))
+            hidden.append(np.load(folder / "hidden.npy"))
+    return np.concatenate(visible), np.concatenate(hidden)
