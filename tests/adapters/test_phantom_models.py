@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from pipeline.adapters.phantom import loading, networks, renderer, traits
+from pipeline.adapters.phantom.attributes import PhantomAttributes, PhantomAttributesOptions
 from pipeline.adapters.phantom.generator import CONDITION_NAMES
 from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, RECOGNISERS
 from pipeline.adapters.phantom.training import attributes, augment, autoencoder, config, loop, recognition
 from pipeline.adapters.phantom.training.bank import TONE_GROUPS, cell_of, tone_group
-from pipeline.adapters.phantom.training.measure import Generator, probe_conditions
+from pipeline.adapters.phantom.training.sampling import Generator, probe_conditions
 
 ROLES = tuple(RECOGNISERS)
 
@@ -121,6 +122,23 @@ def test_attributes_are_read_from_fresh_renders() -> None:
     assert ((found["presentation"] > 0.5) == truth).mean() >= 0.8
     assert np.abs(found["skin_tone_mst"] - tone).mean() < 1.0
     assert np.abs(found["yaw_deg"] - nuisances[:, traits.nuisance_column("yaw_deg")]).mean() < 6
+
+
+def test_readings_say_how_far_off_they_are() -> None:
+    """About nine in ten of sixty fresh renders lie within 1.645 of the spread that each reading states."""
+    faces, identities, nuisances = _renders()
+    found = PhantomAttributes(PhantomAttributesOptions(use="phantom-attributes")).measure(faces)
+    truth = {
+        "est_skin_tone_mst": identities[:, traits.identity_column("skin_tone_mst")],
+        "apparent_age_years": identities[:, traits.identity_column("age_years")],
+        "yaw_deg": nuisances[:, traits.nuisance_column("yaw_deg")],
+        "smile": nuisances[:, traits.nuisance_column("smile")],
+    }
+    within = [np.abs(found[name] - true) <= 1.645 * found[f"{name}_sd"] for name, true in truth.items()]
+    assert 0.75 <= np.mean(within) <= 0.99
+    assert all(found[f"{name}_sd"].std() > 0 for name in truth)
+    groups = [found[f"est_skin_tone_group={group}"] for group in TONE_GROUPS]
+    np.testing.assert_allclose(sum(groups), 1.0, atol=1e-12)
 
 
 def test_bank_cells_are_cells_of_appearance() -> None:

@@ -22,6 +22,7 @@ PRESENTATION = "perceived_gender_presentation"
 TONE = "est_skin_tone_group"
 TONE_EDGES_MST = (3.5, 6.5)
 """Between light (Monk 1-3), medium (4-6) and dark (7-10)."""
+TONE_SD, AGE_SD = "est_skin_tone_mst_sd", "apparent_age_years_sd"
 PLAIN = (
     "yaw_deg",
     "pitch_deg",
@@ -50,9 +51,11 @@ class PhantomAttributes:
     names = (
         *(f"{field}={value}" for field, values in attributes.items() for value in values),
         "est_skin_tone_mst",
+        TONE_SD,
         "apparent_age_years",
+        AGE_SD,
         "glasses_p",
-        *PLAIN,
+        *(f"{name}{end}" for name in PLAIN for end in ("", "_sd")),
     )
 
     def __init__(self, options: PhantomAttributesOptions) -> None:
@@ -60,37 +63,47 @@ class PhantomAttributes:
         self.card = model_card("attributes")
         facts = model_facts("attributes")
         self.confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = facts["confusion"]
-        self._tone_sigma = float(facts["skin_tone_sigma_mst"])
 
     def measure(self, faces_NHWC: UInt8) -> Mapping[str, npt.NDArray[np.float64]]:
-        """Return one float64 array of shape (N,) per name."""
+        """Return one float64 array of shape (N,) per name.
+
+        Under `<name>_sd` stands how far off the model expects to be: two thirds of all faces within one, 90 % within
+        1.645. How far that holds is in the card.
+        """
         raw = self._read(faces_NHWC)
         masculine = np.clip(raw["presentation"], 0.0, 1.0)
         out = {f"{PRESENTATION}=feminine": 1.0 - masculine, f"{PRESENTATION}=masculine": masculine}
-        out |= self._tone_posterior(raw["skin_tone_mst"])
-        out["est_skin_tone_mst"] = raw["skin_tone_mst"]
-        out["apparent_age_years"] = raw["age_years"]
+        out |= self._tone_posterior(raw["skin_tone_mst"], raw["skin_tone_mst_sd"])
+        out |= {"est_skin_tone_mst": raw["skin_tone_mst"], TONE_SD: raw["skin_tone_mst_sd"]}
+        out |= {"apparent_age_years": raw["age_years"], AGE_SD: raw["age_years_sd"]}
         out["glasses_p"] = raw["glasses"]
-        return out | {name: raw[name] for name in PLAIN}
+        return out | {f"{name}{end}": raw[f"{name}{end}"] for name in PLAIN for end in ("", "_sd")}
 
-    def _tone_posterior(self, tone_N: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the probability of each tone group: the reading is normal around the truth with a measured spread."""
-        scale = self._tone_sigma * math.sqrt(2.0)
-        below = [np.array([0.5 * (1 + math.erf((edge - t) / scale)) for t in tone_N]) for edge in TONE_EDGES_MST]
+    def _tone_posterior(
+        self, tone_N: npt.NDArray[np.float64], sd_N: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the probability of each tone group: the truth is normal around the reading, as wide as it says."""
+        scale_N = sd_N * math.sqrt(2.0)
+        below = [
+            np.array([0.5 * (1 + math.erf((edge - t) / s)) for t, s in zip(tone_N, scale_N, strict=True)])
+            for edge in TONE_EDGES_MST
+        ]
         return {f"{TONE}=light": below[0], f"{TONE}=medium": below[1] - below[0], f"{TONE}=dark": 1.0 - below[1]}
 
     def _read(self, faces_NHWC: UInt8) -> dict[str, npt.NDArray[np.float64]]:
         """Return the network's readings in their natural units; presentation and glasses as probabilities."""
         import torch
 
-        from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, FLAG_TARGETS
+        from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, FLAG_TARGETS, SPREAD_TARGETS
 
         with torch.inference_mode():
-            standard = self._network(as_pictures(faces_NHWC))[0].numpy().astype(np.float64)
+            standard, _, spreads = (part.numpy().astype(np.float64) for part in self._network(as_pictures(faces_NHWC)))
         out = {}
         for column, (name, centre, spread) in enumerate(ATTRIBUTE_TARGETS):
             value = standard[:, column]
             out[name] = 1 / (1 + np.exp(-value)) if name in FLAG_TARGETS else centre + spread * value
+            if name in SPREAD_TARGETS:
+                out[f"{name}_sd"] = spread * np.exp(spreads[:, SPREAD_TARGETS.index(name)])
         return out
 
     @cached_property

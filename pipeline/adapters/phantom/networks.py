@@ -65,7 +65,7 @@ class _Residual(nn.Module):
 class Encoder(nn.Module):
     """Pictures (N, 3, H, W) to latents (N, latent_channels, H/8, W/8). Needed for training only."""
 
-    def __init__(self, latent_channels: int, widths: Sequence[int] = (48, 80)) -> None:
+    def __init__(self, latent_channels: int, widths: Sequence[int] = (64, 112)) -> None:
         super().__init__()
         low, high = widths
         self.stem = nn.Conv2d(48, low, 3, padding=1)
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
     latent_mean: Tensor
     latent_spread: Tensor
 
-    def __init__(self, latent_channels: int, widths: Sequence[int] = (80, 48, 24)) -> None:
+    def __init__(self, latent_channels: int, widths: Sequence[int] = (96, 64, 32)) -> None:
         super().__init__()
         low, middle, high = widths
         # Latents arrive standardised; training leaves these at 0 and 1, the exported weights hold the true moments.
@@ -145,10 +145,10 @@ class FlowTransformer(nn.Module):
         latent_channels: int,
         latent_side: int = 14,
         identity_dim: int = 128,
-        width: int = 160,
+        width: int = 192,
         depth: int = 5,
-        heads: int = 5,
-        condition_width: int = 128,
+        heads: int = 6,
+        condition_width: int = 160,
         extra_tokens: int = 3,
     ) -> None:
         super().__init__()

@@ -39,6 +39,14 @@ class _Plain(nn.Module):
         return x_NCHW + self.outer(self.act(self.inner(x_NCHW)))  # type: ignore[no-any-return]
 
 
+def lift(faces_NCHW: Tensor) -> Tensor:
+    """Pictures in -1..1 to the logarithm of their light, again in -1..1.
+
+    Light multiplies, so after a logarithm a detail is as strong on dark skin and in shadow as in full light.
+    """
+    return (1.0 + 3.0 * (faces_NCHW.clamp(-1.0, 1.0) + 1.0)).log() * (2.0 / math.log(7.0)) - 1.0
+
+
 class ConditioningRecogniser(nn.Module):
     """Residual net; its space is the one the generator is told identities in."""
 
@@ -54,9 +62,7 @@ class ConditioningRecogniser(nn.Module):
 
     def forward(self, faces_NCHW: Tensor) -> Tensor:
         """Pictures to unit vectors (N, 128)."""
-        # Light multiplies, so after a logarithm a detail is as strong on dark skin and in shadow as in full light.
-        lifted_NCHW = (1.0 + 3.0 * (faces_NCHW.clamp(-1.0, 1.0) + 1.0)).log() * (2.0 / math.log(7.0)) - 1.0
-        return F.normalize(self.head(self.body(lifted_NCHW)))
+        return F.normalize(self.head(self.body(lift(faces_NCHW))))
 
 
 class _Inverted(nn.Module):
@@ -157,6 +163,9 @@ ATTRIBUTE_TARGETS: tuple[tuple[str, float, float], ...] = (
 For `presentation` and `glasses` the output is a logit; its sigmoid is the probability.
 """
 FLAG_TARGETS = ("presentation", "glasses")
+SPREAD_TARGETS = tuple(name for name, _, _ in ATTRIBUTE_TARGETS if name not in FLAG_TARGETS)
+"""Of these the model also says how far off it expects to be: the logarithm of a standard deviation, in units of the
+target's own spread."""
 
 
 class AttributeModel(nn.Module):
@@ -166,16 +175,20 @@ class AttributeModel(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
-            _conv(32, 56, 3, stride=2), nn.ReLU(), _Plain(56),
-            _conv(56, 80, 3, stride=2), nn.ReLU(), _Plain(80),
-            _conv(80, 20, 1), nn.Flatten(), nn.Linear(20 * 49, 96), nn.ReLU(),
+            _conv(32, 64, 3, stride=2), nn.ReLU(), _Plain(64),
+            _conv(64, 96, 3, stride=2), nn.ReLU(), _Plain(96),
+            _conv(96, 20, 1), nn.Flatten(), nn.Linear(20 * 49, 128), nn.ReLU(),
         )  # fmt: skip
-        self.values, self.points = nn.Linear(96, len(ATTRIBUTE_TARGETS)), nn.Linear(96, 10)
+        self.values, self.points = nn.Linear(128, len(ATTRIBUTE_TARGETS)), nn.Linear(128, 10)
+        self.spreads = nn.Linear(128, len(SPREAD_TARGETS))
 
-    def forward(self, faces_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures to standardised values (N, 14) and landmarks (N, 5, 2) as shares of the picture's side."""
+    def forward(self, faces_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures to standardised values (N, 14), landmarks (N, 5, 2) as shares of the picture's side, and the
+        logarithms of the values' spreads (N, 12), those of `SPREAD_TARGETS`.
+        """
         hidden = self.body(faces_NCHW)
-        return self.values(hidden), 0.5 + 0.1 * self.points(hidden).view(-1, 5, 2)
+        points_N52 = 0.5 + 0.1 * self.points(hidden).view(-1, 5, 2)
+        return self.values(hidden), points_N52, self.spreads(hidden).clamp(-4.0, 2.0)
 
 
 RECOGNISERS: dict[str, type[nn.Module]] = {

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,13 +25,19 @@ from pipeline.adapters.phantom.training import (
     likeness,
     measure,
     recognition,
+    sheets,
 )
 from pipeline.adapters.phantom.training.config import CONFIGURATIONS, ROLES, Training
 from pipeline.adapters.phantom.training.draws import render_draw
 
 STAGES = (
-    "render", "crops", "recognisers", "decoder", "attributes", "flow", "likeness", "export", "calibrate", "measure"
+    "render", "crops", "recognisers", "decoder", "attributes", "flow", "likeness", "export", "calibrate", "measure",
+    "sheets",
 )  # fmt: skip
+
+
+TRAINED = ("crops", "recognisers", "decoder", "attributes", "flow", "likeness")
+"""Stages that compute where `--device` says; the others run on the processor."""
 
 
 def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) -> dict[str, Callable[[], None]]:
@@ -48,11 +55,13 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
         "recognisers": recognisers,
         "decoder": lambda: autoencoder.train_decoder(config),
         "attributes": lambda: attributes.train_attributes(config),
-        "flow": lambda: flow.train_flow(config, workers),
+        # two processes share a processor's step, and none a GPU's
+        "flow": lambda: flow.train_flow(config, workers if torch.get_default_device().type == "cpu" else 1),
         "likeness": lambda: likeness.train_likeness(config),
         "export": lambda: export.export(config, weights, only),
         "calibrate": lambda: calibrate.calibrate_all(config, weights, only),
         "measure": lambda: measure.measure_all(config, weights, only),
+        "sheets": lambda: sheets.write_sheets(config),
     }
 
 
@@ -64,15 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=Path(".phantom"), help="working folder (default .phantom)")
     parser.add_argument("--weights", type=Path, default=loading.WEIGHTS, help="where the exported weights go")
     parser.add_argument("--workers", type=int, default=1, help="processes for rendering and for the flow (1 or 2)")
+    parser.add_argument("--device", default="cpu", help="where networks train: cpu, cuda, cuda:1... (default cpu)")
     parser.add_argument("--only", nargs="*", default=(), help="some draws (render) or roles (recognisers and later)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = CONFIGURATIONS[given.config](given.home)
     loading.WEIGHTS = given.weights
+    place = torch.device(given.device)
     stages = _stages(config, given.weights, given.workers, given.only)
     for name in STAGES if "all" in given.stages else given.stages:
         started = time.monotonic()
-        stages[name]()
+        with place if name in TRAINED and place.type != "cpu" else nullcontext():
+            stages[name]()
         Console().print(f"[bold]{name}[/bold] done in {(time.monotonic() - started) / 60:.1f} min")
     return 0
 

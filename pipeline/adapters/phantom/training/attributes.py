@@ -10,15 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, FLAG_TARGETS, AttributeModel
+from pipeline.adapters.phantom.networks_readers import (
+    ATTRIBUTE_TARGETS,
+    FLAG_TARGETS,
+    SPREAD_TARGETS,
+    AttributeModel,
+)
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
 from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.device import tensor_of
 from pipeline.adapters.phantom.training.draws import load_draws
 
 _NAMES = tuple(name for name, _, _ in ATTRIBUTE_TARGETS)
 _FLAGS = [_NAMES.index(name) for name in FLAG_TARGETS]
 _VALUES = [i for i in range(len(_NAMES)) if i not in _FLAGS]
+_SPREAD = {name: spread for name, _, spread in ATTRIBUTE_TARGETS}
 _MIRRORED = [_NAMES.index(name) for name in ("yaw_deg", "roll_deg", "light_azimuth_deg")]
 _WEIGHTS = {"skin_tone_mst": 2.0, "yaw_deg": 1.5, "blur_px": 1.5}
 
@@ -51,19 +58,23 @@ def _fit(
         wanted[:, _MIRRORED] *= np.where(mirrored, -1, 1)[:, None]
         points[mirrored] = mirror_points(points[mirrored])
         rough = roughen(faces, drawn.truth("blur_px")[rows], drawn.truth("noise_sigma")[rows], rng)
-        values, found = model.train()(to_input(rough))
-        target = torch.from_numpy(wanted.astype(np.float32))
+        values, found, spreads = model.train()(to_input(rough))
+        target = tensor_of(wanted.astype(np.float32))
         exact = (weights * F.smooth_l1_loss(values[:, _VALUES], target[:, _VALUES], reduction="none", beta=0.5)).mean()
         flags = F.binary_cross_entropy_with_logits(values[:, _FLAGS], (target[:, _FLAGS] > 0).float())
         # The picture is shifted by at most two pixels on the way; the landmarks' mean error cannot fall below that.
-        spots = (found - torch.from_numpy(points.astype(np.float32))).abs().mean() * 20
-        loss = exact + 0.4 * flags + 0.3 * spots
+        spots = (found - tensor_of(points.astype(np.float32))).abs().mean() * 20
+        # What is read is not bent by how sure the model is: only the spread learns from this part.
+        missed = (target[:, _VALUES] - values[:, _VALUES]).detach()
+        unsure = (spreads + 0.5 * (missed / spreads.exp()).square()).mean()
+        loss = exact + 0.4 * flags + 0.3 * spots + 0.1 * unsure
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         for optimiser in optimisers:
             optimiser.step()
-        return {"values": float(exact.detach()), "flags": float(flags.detach()), "points": float(spots.detach())}
+        figures = {"values": exact, "flags": flags, "points": spots, "unsure": unsure}
+        return {key: float(value.detach()) for key, value in figures.items()}
 
     loop.run(
         name, config, schedule, step, stream="attributes", models={"model": model}, optimisers=optimisers
@@ -79,10 +90,14 @@ def mirror_points(points_N52: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 @torch.no_grad()
 def read(model: nn.Module, faces_NHWC: npt.NDArray[np.uint8], batch: int = 16) -> dict[str, npt.NDArray[np.float32]]:
-    """Return every target in its own unit (probabilities for the flags), each of shape (N,)."""
-    parts = [model(to_input(faces_NHWC[start : start + batch]))[0] for start in range(0, len(faces_NHWC), batch)]
-    outputs = torch.cat(parts)
+    """Return every target in its own unit (probabilities for the flags), each of shape (N,), and under `<name>_sd`
+    how far off the model expects to be.
+    """
+    parts = [model(to_input(faces_NHWC[start : start + batch])) for start in range(0, len(faces_NHWC), batch)]
+    outputs, spreads = (torch.cat([part[n] for part in parts]).cpu() for n in (0, 2))
     found = {}
+    for place, name in enumerate(SPREAD_TARGETS):
+        found[f"{name}_sd"] = (_SPREAD[name] * spreads[:, place].exp()).numpy()
     for column, (name, centre, spread) in enumerate(ATTRIBUTE_TARGETS):
         value = outputs[:, column]
         found[name] = (value.sigmoid() if name in FLAG_TARGETS else centre + spread * value).numpy()

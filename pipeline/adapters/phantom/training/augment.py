@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from pipeline.adapters.phantom.renderer import degrade
+from pipeline.adapters.phantom.training.device import tensor_of
 
 UInt8 = npt.NDArray[np.uint8]
 
 
 def to_input(faces_NHWC: UInt8) -> Tensor:
     """Pixels uint8 (N, H, W, 3) to float32 channels-last NCHW in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(faces_NHWC)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return tensor_of(faces_NHWC).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def to_pixels(faces_NCHW: Tensor) -> UInt8:
     """Tensor NCHW in -1..1 to uint8 (N, H, W, 3), rounded and clamped."""
     scaled = ((faces_NCHW.permute(0, 2, 3, 1) + 1.0) * 127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).contiguous().numpy()
+    return scaled.to(torch.uint8).contiguous().cpu().numpy()
 
 
 def jpeg(faces_NHWC: UInt8, quality_N: npt.NDArray[np.int64] | int) -> UInt8:

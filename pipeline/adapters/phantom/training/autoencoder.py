@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.adapters.phantom.networks import Decoder, Encoder
+from pipeline.adapters.phantom.networks_readers import lift
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import to_input
-from pipeline.adapters.phantom.training.config import GENERATOR_DRAWS, Training
+from pipeline.adapters.phantom.training.config import Training
+from pipeline.adapters.phantom.training.device import tensor_of
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
+CROPS_DRAWS = ("A1", "A2", "A3")  # many pictures of each, dark tones more often than others
 _CROP_PX = 64
 _LATENT_NOISE = 0.12
 
@@ -50,7 +53,7 @@ class _Critic(nn.Module):
 def focus(landmarks_N52: npt.NDArray[np.float32], size_px: int = 112) -> Tensor:
     """Weights (N, 1, size, size): 1 anywhere, about 5 on eyes, 3 on nose and mouth."""
     grid = torch.arange(size_px, dtype=torch.float32)
-    points = torch.from_numpy(landmarks_N52)
+    points = tensor_of(landmarks_N52)
     weight = torch.ones(len(points), size_px, size_px)
     for index, (gain, radius_px) in enumerate(((4.0, 7.0), (4.0, 7.0), (1.5, 8.0), (2.0, 7.0), (2.0, 7.0))):
         x, y = points[:, index, 0, None, None], points[:, index, 1, None, None]
@@ -61,6 +64,10 @@ def focus(landmarks_N52: npt.NDArray[np.float32], size_px: int = 112) -> Tensor:
 
 def picture_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Tensor:
     """Weighted L1 of values and of their differences at one and two pixels (edges matter more than levels)."""
+    return 0.5 * (_error(made_NCHW, true_NCHW, weight_N1HW) + _error(lift(made_NCHW), lift(true_NCHW), weight_N1HW))
+
+
+def _error(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Tensor:
     error = made_NCHW - true_NCHW
     loss = (weight_N1HW * error.abs()).mean()
     for gap, share in ((1, 1.0), (2, 0.5)):
@@ -81,20 +88,20 @@ def _crops(drawn: Drawn, batch: int, rng: np.random.Generator) -> tuple[Tensor, 
     squares = [f[y : y + _CROP_PX, x : x + _CROP_PX] for f, (x, y) in zip(faces, corner, strict=True)]
     masks = [w[:, y : y + _CROP_PX, x : x + _CROP_PX] for w, (x, y) in zip(weights, corner, strict=True)]
     pictures, mask = to_input(np.stack(squares)), torch.stack(masks)
-    mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)[:, None, None, None]
+    mirrored = tensor_of(rng.random(len(rows)) < 0.5)[:, None, None, None]
     return torch.where(mirrored, pictures.flip(3), pictures), torch.where(mirrored, mask.flip(3), mask)
 
 
 def _latents(model: nn.Module, pictures: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Clean latents and noisy ones; the noise is a share of the batch's own spread."""
     clean = model.encoder(pictures)  # type: ignore[operator]
-    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    noise = tensor_of(rng.standard_normal(clean.shape, dtype=np.float32))
     return clean, clean + _LATENT_NOISE * clean.detach().std() * noise
 
 
 def train_crops(config: Training) -> None:
-    """First phase: draw A1, squares of 64 pixels. It settles the latents, so the flow can train beside the second."""
-    drawn, schedule = load_draws(config, ("A1",)), config.crops
+    """First phase: squares of 64 pixels. It settles the latents, so the flow can train beside the second."""
+    drawn, schedule = load_draws(config, CROPS_DRAWS), config.crops
     model = _fresh(config)
     optimiser = loop.adamw(model.parameters(), schedule.rate, 0.01)
 
@@ -111,7 +118,7 @@ def train_crops(config: Training) -> None:
 
 def train_decoder(config: Training) -> None:
     """Second phase: latents stay; the decoder learns whole pictures that recogniser and critic take for renders."""
-    drawn, schedule = load_draws(config, GENERATOR_DRAWS), config.decoder
+    drawn, schedule = load_draws(config, CROPS_DRAWS), config.decoder
     model = loop.load_trained(config, "crops", _fresh(config))
     recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
     critic = loop.initialised(_Critic, config.rng("decoder", 2**31))
@@ -170,4 +177,4 @@ def encode(config: Training, names: tuple[str, ...]) -> tuple[npt.NDArray[np.flo
     ]
     latents = torch.cat(parts).contiguous()
     moments = torch.stack([latents.mean((0, 2, 3)), latents.std((0, 2, 3))])
-    return latents.half().numpy(), moments.numpy()
+    return latents.half().cpu().numpy(), moments.cpu().numpy()

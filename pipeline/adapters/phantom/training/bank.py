@@ -10,13 +10,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.phantom.training.config import BANK_DRAWS, Training
+from pipeline.adapters.phantom.training.config import BANK_DRAWS, GENERATOR_DRAWS, KEPT_DRAWS, Training
 from pipeline.adapters.phantom.training.draws import load_draws
 
+Array = npt.NDArray[np.floating]
 PRESENTATIONS = ("feminine", "masculine")
 TONE_GROUPS = ("light", "medium", "dark")
 CELLS = ("all", *(f"{p}/{t}" for p in PRESENTATIONS for t in TONE_GROUPS))
-_BLEND = 0.5
+_ENOUGH = 256
+"""A cell with so many identities is described half by its own covariance, half by that within all cells."""
 _EDGES_MST = np.array([3.5, 6.5])
 _MARGIN_MST = 0.4
 _FEW = 32  # a cell with fewer identities takes the covariance of all cells
@@ -36,13 +38,22 @@ def cell_of(presentation: npt.NDArray[np.floating], mst: npt.NDArray[np.floating
 
 def fit_bank(config: Training) -> dict[str, npt.NDArray[np.generic]]:
     """Return the bank's arrays: means_ND, cell_N, mean_CD, factor_CDD."""
-    drawn = load_draws(config, BANK_DRAWS)
+    drawn = load_draws(config, GENERATOR_DRAWS, faces_too=False)
     with np.load(config.home / "flow_data.npz") as data:
-        emb_ND = data["emb"][: len(drawn.owner_N)]
-    first = np.searchsorted(drawn.owner_N, np.arange(drawn.owner_N[-1] + 1))
+        emb_ND = data["emb"]
+    draw_I = np.concatenate([np.full(config.draws[name].identities, n) for n, name in enumerate(GENERATOR_DRAWS)])
+    first = np.searchsorted(drawn.owner_N, np.arange(len(draw_I)))
     means = np.add.reduceat(emb_ND, first, axis=0)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     presentations, tones = drawn.truth("presentation")[first], drawn.truth("skin_tone_mst")[first]
+    even, kept = (np.isin(draw_I, [GENERATOR_DRAWS.index(n) for n in names]) for names in (BANK_DRAWS, KEPT_DRAWS))
+    fitted = _fit(means[even], presentations[even], tones[even])
+    cell_N = cell_of(presentations[kept], tones[kept])
+    return {"means_ND": means[kept].astype(np.float16), "cell_N": cell_N.astype(np.uint8), **fitted}
+
+
+def _fit(means: Array, presentations: Array, tones: Array) -> dict[str, npt.NDArray[np.generic]]:
+    """Return mean_CD and factor_CDD of identities' unit means (I, D), their presentation and tone (I,)."""
     cell_N = cell_of(presentations, tones)
     # Gaussians have tails: a cell is fitted to the identities that lie well inside it, so that few draws leave it.
     inside = (np.abs(tones[:, None] - _EDGES_MST).min(axis=1) > _MARGIN_MST) & (np.abs(presentations - 0.5) > 0.2)
@@ -51,14 +62,9 @@ def fit_bank(config: Training) -> dict[str, npt.NDArray[np.generic]]:
     within = np.cov((means - centres[cell_N]).T)
     factors = [_factor(np.cov(means.T))]
     for own in (means[m] for m in members):
-        share = _BLEND if len(own) > _FEW else 0.0
+        share = len(own) / (len(own) + _ENOUGH) if len(own) > _FEW else 0.0
         factors.append(_factor((share * np.cov(own.T) if share else 0.0) + (1 - share) * within))
-    return {
-        "means_ND": means.astype(np.float16),
-        "cell_N": cell_N.astype(np.uint8),
-        "mean_CD": centres.astype(np.float32),
-        "factor_CDD": np.stack(factors).astype(np.float16),
-    }
+    return {"mean_CD": centres.astype(np.float32), "factor_CDD": np.stack(factors).astype(np.float16)}
 
 
 def _factor(covariance: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

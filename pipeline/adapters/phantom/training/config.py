@@ -1,10 +1,10 @@
 """What is trained on what, for how long: one frozen tree per configuration, and the keys of every random draw.
 
 A draw is a set of rendered identities that only certain models ever see. Conditioning recogniser, autoencoder,
-generator and bank share draw A: A1, rendered first so that the autoencoder can begin, A2, and A3, which has dark tones
-only, because little light comes back from them and a network needs more pictures to learn their details. The judge
-has B and J, the auditor C and D, the attribute model B and C; thresholds are set on H and every figure is measured
-on E.
+generator and bank share draw A: A1 and A2; A3, which has dark tones only, because little light comes back from them and
+a network needs more pictures to learn their details; and A4 and A5 with many identities of few pictures each, so that
+who somebody is is learnt and not who was drawn. The judge has B and J, the auditor C and D, the attribute model all
+four; choices are made on V, thresholds are set on H and every figure is measured on E.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 
 SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
-GENERATOR_DRAWS = ("A1", "A2", "A3")
-BANK_DRAWS = ("A1", "A2")  # evenly over all tones, as new identities shall be
+GENERATOR_DRAWS = ("A1", "A2", "A3", "A4", "A5")
+BANK_DRAWS = ("A1", "A2", "A4", "A5")  # evenly over all tones, as new identities shall be
+KEPT_DRAWS = ("A1", "A2")  # of these the bank keeps every identity's mean
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"conditioning": GENERATOR_DRAWS, "judge": ("B", "J"), "auditor": ("C", "D"), "attributes": ("B", "C")}
+    {"conditioning": GENERATOR_DRAWS, "judge": ("B", "J"), "auditor": ("C", "D"), "attributes": ("B", "C", "D", "J")}
 )
 _STREAMS = (
     "identities", "nuisances", "conditioning", "judge", "auditor", "attributes", "autoencoder", "decoder", "flow",
@@ -94,7 +95,7 @@ class Training:
     latent_channels: int = 12
     seed: int = SEED
     checkpoint_s: float = 150.0
-    held_out: int = 100
+    held_out: int = 500
     """Identities of draw E that figures are measured on."""
     sampler: Mapping[str, float] = field(default_factory=lambda: {"steps": 6, "guidance": 2.0, "shift": 1.0})
 
@@ -114,28 +115,24 @@ def full(home: Path) -> Training:
             "B": Draw(3, 900, 4),
             "C": Draw(4, 1400, 3),
             "H": Draw(5, 260, 8),
-            "E": Draw(6, 100, 6),
+            "E": Draw(6, 500, 8),
             "D": Draw(7, 8000, 3),
             "A3": Draw(21, 600, 5, tones_mst=(6.0, 10.0)),
             "J": Draw(22, 8000, 3),
+            "A4": Draw(23, 8000, 3),
+            "V": Draw(24, 120, 6),
+            "A5": Draw(25, 8000, 3),
         },
         recognisers={
-            "conditioning": (
-                Round(("A1", "A2"), Schedule(1300, 48, 1.0), muon=False),
-                Round(("A1", "A2"), Schedule(900, 48, 1.0, decay=0.6, warmup=30)),
-                Round(GENERATOR_DRAWS, Schedule(500, 48, 0.6, decay=0.7, warmup=20)),
-            ),
+            "conditioning": (Round(GENERATOR_DRAWS, Schedule(3000, 96, 1.0, decay=0.6)),),
             "judge": (Round(("B", "J"), Schedule(2000, 96, 1.0, decay=0.6)),),
             "auditor": (Round(("C", "D"), Schedule(2000, 96, 1.0, decay=0.6)),),
         },
-        attributes=(
-            Round(("B",), Schedule(850, 48, 2e-3), muon=False),
-            Round(("B", "C"), Schedule(420, 48, 1.2e-3, decay=0.9, warmup=10), muon=False),
-        ),
-        crops=Schedule(2400, 16, 2e-3, decay=0.4),
-        decoder=Schedule(700, 12, 8e-4, decay=0.5, warmup=20),
-        flow=Schedule(2050, 72, 1.0, decay=0.45),
-        likeness=Likeness(Schedule(500, 48, 0.3, decay=0.8, warmup=20), 8, 0.72, kept=0.5),
+        attributes=(Round(("B", "C", "D", "J"), Schedule(3600, 64, 2e-3, decay=0.6), muon=False),),
+        crops=Schedule(14000, 16, 2e-3, decay=0.5),
+        decoder=Schedule(1000, 12, 8e-4, decay=0.5, warmup=20),
+        flow=Schedule(3900, 72, 1.0, decay=0.45),
+        likeness=Likeness(Schedule(420, 36, 0.3, decay=0.8, warmup=20), 12, 0.8, kept=0.5),
     )
 
 
@@ -146,7 +143,7 @@ def short(home: Path) -> Training:
         home=home,
         draws={
             name: Draw(n, 28 if name == "H" else 8, 8)
-            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D", "A3", "J"), start=1)
+            for n, name in enumerate(("A1", "A2", "B", "C", "H", "E", "D", "A3", "J", "A4", "A5"), start=1)
         },
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
@@ -159,6 +156,7 @@ def short(home: Path) -> Training:
         flow=tiny,
         likeness=Likeness(tiny, 2, 0.7),
         supersample=1.0,
+        checkpoint_s=0.0,
         held_out=8,
     )
 

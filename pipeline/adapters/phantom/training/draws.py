@@ -118,8 +118,11 @@ def _assemble(folder: Path, count: int, chunks: int) -> None:
         path.unlink()
 
 
-def load_draws(config: Training, names: tuple[str, ...]) -> Drawn:
-    """Return one or more rendered draws as one, identities numbered on; faces stay on disk for a single draw."""
+def load_draws(config: Training, names: tuple[str, ...], *, faces_too: bool = True) -> Drawn:
+    """Return one or more rendered draws as one, identities numbered on; faces stay on disk for a single draw.
+
+    Without `faces_too` there are no faces in it: who needs the truth alone saves their memory.
+    """
     faces, points, owners, identities, nuisances = [], [], [], [], []
     first = 0
     for name in names:
@@ -127,7 +130,8 @@ def load_draws(config: Training, names: tuple[str, ...]) -> Drawn:
         if not (folder / "faces.npy").exists():
             raise FileNotFoundError(f"draw {name} is not rendered in {folder}; run the stage `render` first")
         owner, who, how = rows_of(config, name)
-        faces.append(np.load(folder / "faces.npy", mmap_mode="r"))
+        stored = np.load(folder / "faces.npy", mmap_mode="r")
+        faces.append(stored if faces_too else stored[:0])
         points.append(np.load(folder / "landmarks.npy"))
         owners.append(owner + first)
         identities.append(ageing.aged(who, how))

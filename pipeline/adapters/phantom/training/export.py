@@ -24,13 +24,13 @@ from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms"}
-_EPOCHS = {"generator": 2, "conditioning": 2, "judge": 2, "auditor": 2, "attributes": 1, "bank": 2}
+_EPOCHS = {"generator": 3, "conditioning": 3, "judge": 2, "auditor": 2, "attributes": 2, "bank": 3}
 _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
     "conditioning": "residual net on logarithms of light, CosFace 0.35",
     "judge": "depthwise-separable net with global depthwise pooling, ArcFace 0.40",
     "auditor": "patch mixer (5 x 5 depthwise filters) on the inner 104 px with attention pooling, CosFace 0.30",
-    "attributes": "residual net, fourteen values and five landmarks",
+    "attributes": "residual net, fourteen values, how far off twelve of them may be, and five landmarks",
     "bank": "identity means with one Gaussian per cell",
 }
 
@@ -38,12 +38,12 @@ _ARCHITECTURES = {
 def export(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
     """Write every model's file and `card.json` (without figures: `measure` adds them).
 
-    only: recognisers to replace in weights that are there already; everything else in the folder stays.
+    only: models to replace in weights that are there already; everything else in the folder stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    models = _recognisers(config, folder, only or ROLES)
-    if not only:
-        models |= _rest(config, folder)
+    wanted = only or tuple(_EPOCHS)
+    models = _recognisers(config, folder, [role for role in ROLES if role in wanted])
+    models |= {name: write(config, folder) for name, write in _WRITERS.items() if name in wanted}
     for name, entry in models.items():
         entry |= {"role": name, "architecture": _ARCHITECTURES[name], "epoch": _EPOCHS[name], **_COMMON}
     content = loading.card() if only else {"models": {}, "figures": {}}
@@ -60,9 +60,7 @@ def _recognisers(config: Training, folder: Path, roles: Sequence[str]) -> dict[s
     }  # fmt: skip
 
 
-def _rest(config: Training, folder: Path) -> dict[str, dict[str, Any]]:
-    """Write generator, attribute model and bank."""
-    models: dict[str, dict[str, Any]] = {}
+def _generator(config: Training, folder: Path) -> dict[str, Any]:
     autoencoder, flow = load_autoencoder(config), load_flow(config)
     with np.load(config.home / "flow_data.npz") as data:
         mean, spread = torch.from_numpy(data["moments"])
@@ -70,19 +68,27 @@ def _rest(config: Training, folder: Path) -> dict[str, dict[str, Any]]:
     autoencoder.decoder.latent_spread.copy_(spread)
     generator = {f"decoder.{k}": v for k, v in autoencoder.decoder.state_dict().items()}
     generator |= {f"flow.{k}": v for k, v in flow.state_dict().items()}
-    models["generator"] = _write(folder, "generator", generator) | {
+    return _write(folder, "generator", generator) | {
         "latent_channels": config.latent_channels, "latent_side": flow.latent_side, "image_px": 112,
         "space": "phantom-conditioning", "sampler": dict(config.sampler), "draws": _draws(config, GENERATOR_DRAWS),
     }  # fmt: skip
-    attributes = _write(folder, "attributes", _state(load_attributes(config)))
-    models["attributes"] = attributes | {"draws": _draws(config, ROLE_DRAWS["attributes"])}
+
+
+def _attributes(config: Training, folder: Path) -> dict[str, Any]:
+    written = _write(folder, "attributes", _state(load_attributes(config)))
+    return written | {"draws": _draws(config, ROLE_DRAWS["attributes"])}
+
+
+def _bank(config: Training, folder: Path) -> dict[str, Any]:
     arrays = fit_bank(config)
     save_arrays(arrays, folder / "bank.safetensors", metadata={"cells": json.dumps(CELLS)})
-    models["bank"] = _entry(folder / "bank.safetensors", sum(a.size for a in arrays.values())) | {
+    return _entry(folder / "bank.safetensors", sum(a.size for a in arrays.values())) | {
         "space": "phantom-conditioning", "dimensions": EMBEDDING_DIM, "draws": _draws(config, BANK_DRAWS),
         "row_independent": True,
     }  # fmt: skip
-    return models
+
+
+_WRITERS = {"generator": _generator, "attributes": _attributes, "bank": _bank}
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.autoencoder import load_autoencoder
 from pipeline.adapters.phantom.training.bank import tone_group
 from pipeline.adapters.phantom.training.config import Training
-from pipeline.adapters.phantom.training.flow import Batches, fresh_flow, optimisers_of
+from pipeline.adapters.phantom.training.device import tensor_of
+from pipeline.adapters.phantom.training.flow import Batches, fresh_flow, optimisers_of, velocity_loss
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _FIRST_STEP = 2  # sampler steps before this one settle pose and light; no gradient goes through them
@@ -52,7 +53,7 @@ class _Sampler:
         shares = np.array(_TONE_SHARES[: len(self.members)])
         groups = rng.choice(len(self.members), count, p=shares / shares.sum())
         owners = np.array([rng.choice(self.members[g]) for g in groups])
-        who, target = (torch.from_numpy(self.batches.template(owners, rng, whole)) for whole in (False, True))
+        who, target = (tensor_of(self.batches.template(owners, rng, whole)) for whole in (False, True))
         wanted = self.batches.wanted_NK[rng.integers(0, len(self.batches.wanted_NK), count)]
         latents, moved = self._sample(who, wanted, rng)
         pictures = self.decoder(latents).clamp(-1, 1)
@@ -60,7 +61,7 @@ class _Sampler:
             pictures = pictures.flip(3)
         across, down = rng.integers(-2, 3, 2)
         pictures = torch.roll(pictures, (int(down), int(across)), (2, 3))
-        grain = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32))
+        grain = tensor_of(rng.standard_normal(pictures.shape, dtype=np.float32))
         cos_N = (self.recogniser(pictures + float(rng.uniform(0, 0.04)) * grain) * target).sum(1)
         missing = _SOFTNESS_COS * F.softplus((self.enough_cos - cos_N) / _SOFTNESS_COS).mean()
         return missing, moved, cos_N.detach()
@@ -68,7 +69,7 @@ class _Sampler:
     def _sample(self, who: Tensor, wanted: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         n, steps = len(who), len(self.sigmas) - 1
         side, channels = self.flow.latent_side, self.flow.latent_channels
-        latents = torch.from_numpy(rng.standard_normal((n, channels, side, side), dtype=np.float32))
+        latents = tensor_of(rng.standard_normal((n, channels, side, side), dtype=np.float32))
         first = int(rng.integers(min(_FIRST_STEP, steps - 1), steps))
         watched = {first, int(rng.integers(0, first)) if first else 0}
         given, absent, moved = torch.ones(n), torch.zeros_like(wanted), torch.zeros(())
@@ -101,10 +102,10 @@ def train_likeness(config: Training) -> None:
         at = sigma[:, None, None, None]
         wanted, has = asked.chunk(2, dim=1)
         velocity = flow((1 - at) * clean + at * noise, sigma, who, given, wanted, has)
-        loss = (velocity - (noise - clean)).square().mean()
+        loss = velocity_loss(velocity, noise - clean)
         missing, moved, cos_N = sampler.losses(part.samples, rng)
         flow.zero_grad(set_to_none=True)
-        (loss + missing + part.kept * moved).backward()
+        (loss + missing + part.kept * moved).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()

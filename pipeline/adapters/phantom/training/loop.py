@@ -78,10 +78,12 @@ class Average:
 
 
 def initialised(make: Callable[[], nn.Module], rng: np.random.Generator) -> nn.Module:
-    """Return `make()` with its initial weights drawn from `rng`; the global generator is put back as it was."""
+    """Return `make()` on the stage's device, initial weights drawn from `rng`; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**31)))
-        return make()
+        with torch.device("cpu"):
+            made = make()
+    return made.to(torch.get_default_device())
 
 
 def rate_at(schedule: Schedule, step: int) -> float:
@@ -164,7 +166,7 @@ def _restore(
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=torch.get_default_device())
     for key, model in models.items():
         model.load_state_dict(state["models"][key])
     for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
@@ -176,7 +178,9 @@ def _restore(
 
 def load_trained(config: Training, name: str, model: nn.Module, *, averaged: bool = False) -> nn.Module:
     """Return `model` with a checkpoint's weights, ready for inference."""
-    state = torch.load(config.home / "checkpoints" / f"{name}.pt", weights_only=True)
+    place = torch.get_default_device()
+    state = torch.load(config.home / "checkpoints" / f"{name}.pt", weights_only=True, map_location=place)
+    model = model.to(place)
     model.load_state_dict(state["models"]["model"])
     if averaged:
         model.load_state_dict(state["average"], strict=False)

@@ -17,6 +17,7 @@ from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM, RECOGNISER
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
 from pipeline.adapters.phantom.training.config import Schedule, Training
+from pipeline.adapters.phantom.training.device import tensor_of
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
 
 _SCALE = 24.0
@@ -26,10 +27,10 @@ _PER_IDENTITY = 3  # pictures of one identity in a batch, so that genuine pairs 
 class _Classes(nn.Module):
     """One unit direction per training identity, and a reader of `reads` traits; thrown away after training."""
 
-    def __init__(self, count: int, reads: int = 0) -> None:
+    def __init__(self, count: int, reads: int) -> None:
         super().__init__()
         self.centres = nn.Parameter(F.normalize(nn.init.normal_(torch.empty(count, EMBEDDING_DIM))))
-        self.read = nn.Linear(EMBEDDING_DIM, reads) if reads else None
+        self.read = nn.Linear(EMBEDDING_DIM, reads)
 
 
 def cosface(cos_NI: Tensor, owner_N: Tensor, margin: float) -> Tensor:
@@ -50,9 +51,9 @@ _MARGINS: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float]] = {
     "judge": (arcface, 0.40),
     "auditor": (cosface, 0.30),
 }
-_TRAIT_SHARE = {"conditioning": 2.0, "judge": 20.0, "auditor": 20.0}
-"""Weight of reading the identity's exact traits off the vector, so that a net is less bound to the identities it was
-trained on: the most of what the auditor learns, a small part for the conditioning recogniser, nothing for the judge."""
+_TRAIT_SHARE = 20.0
+"""Weight of reading the identity's exact traits off the vector: the most of what a net learns, so that it is not bound
+to the identities it was trained on, and a vector says all that makes a person."""
 _SIDED = ("hair_part", "mole_x")  # a mirrored picture has the other sign, so only the size counts
 
 
@@ -61,7 +62,7 @@ def _standard_traits(drawn: Drawn) -> Tensor:
     values = drawn.identities_NT.copy()
     sided = [traits.identity_column(name) for name in _SIDED]
     values[:, sided] = np.abs(values[:, sided])
-    return torch.from_numpy((values - values.mean(0)) / values.std(0).clip(1e-3))
+    return tensor_of((values - values.mean(0)) / values.std(0).clip(1e-3))
 
 
 def train_recogniser(config: Training, role: str) -> None:
@@ -71,7 +72,7 @@ def train_recogniser(config: Training, role: str) -> None:
     rounds = config.recognisers[role]
     for number, part in enumerate(rounds):
         drawn = load_draws(config, part.draws)
-        reads = drawn.identities_NT.shape[1] if _TRAIT_SHARE[role] else 0
+        reads = drawn.identities_NT.shape[1]
         classes = loop.initialised(functools.partial(_Classes, int(drawn.owner_N[-1]) + 1, reads), rng)
         assert isinstance(classes, _Classes)
         name = role if part is rounds[-1] else f"{role}-{number + 1}"
@@ -121,21 +122,19 @@ def _fit(
         cos_NI = emb_ND @ F.normalize(classes.centres).T
         share = at / schedule.steps
         margin = full_margin * (0.5 + 0.5 * share if number else share)
-        target = torch.from_numpy(owner)
+        target = tensor_of(owner)
         loss = F.cross_entropy(_SCALE * margin_of(cos_NI, target, margin), target)
         loss = loss + 0.5 * _pairs_in_batch(emb_ND, target)
-        figures = {"hits": float((cos_NI.argmax(1) == target).float().mean())}
-        if classes.read is not None:
-            missed = F.mse_loss(classes.read(EMBEDDING_DIM**0.5 * emb_ND), wanted_NT[rows])
-            loss = loss + _TRAIT_SHARE[role] * missed
-            figures["traits"] = float(missed.detach())
+        missed = F.mse_loss(classes.read(EMBEDDING_DIM**0.5 * emb_ND), wanted_NT[rows])
+        loss = loss + _TRAIT_SHARE * missed
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         for optimiser in optimisers:
             optimiser.step()
-        return {"loss": float(loss.detach())} | figures
+        hits = (cos_NI.argmax(1) == target).float().mean()
+        return {"loss": float(loss.detach()), "hits": float(hits), "traits": float(missed.detach())}
 
     models: dict[str, nn.Module] = {"model": model, "classes": classes}
     loop.run(name, config, schedule, step, stream=role, models=models, optimisers=optimisers)
@@ -144,8 +143,8 @@ def _fit(
 @torch.no_grad()
 def _centre_classes(drawn: Drawn, model: nn.Module, classes: _Classes) -> None:
     """Put every class direction at the mean of its pictures."""
-    emb_ND = torch.from_numpy(embed(model.eval(), drawn.faces_NHWC))
-    sums = torch.zeros_like(classes.centres).index_add_(0, torch.from_numpy(drawn.owner_N), emb_ND)
+    emb_ND = tensor_of(embed(model.eval(), drawn.faces_NHWC))
+    sums = torch.zeros_like(classes.centres).index_add_(0, tensor_of(drawn.owner_N), emb_ND)
     classes.centres.copy_(F.normalize(sums))
 
 
@@ -183,7 +182,7 @@ def _rough_rows(drawn: Drawn, rows: npt.NDArray[np.int64], rng: np.random.Genera
 def embed(model: nn.Module, faces_NHWC: npt.NDArray[np.uint8], batch: int = 16) -> npt.NDArray[np.float32]:
     """Return unit vectors (N, 128) of uint8 pictures, in batches."""
     parts = [model(to_input(faces_NHWC[start : start + batch])) for start in range(0, len(faces_NHWC), batch)]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def load_recogniser(config: Training, role: str) -> nn.Module:

@@ -1,0 +1,20 @@
+"""Where a stage computes: on the processor, or on a GPU.
+
+A stage runs inside `torch.device(...)`, so whatever torch makes lies there; what comes from numpy is put there by
+`tensor_of`. Random numbers and initial weights are always drawn on the processor, so that a device changes what a
+training rounds, and not what it was given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """Return an array as a tensor on the device of the stage; on the processor it shares its memory."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.get_default_device())
