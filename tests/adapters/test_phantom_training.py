@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.adapters.phantom.training.__main__ import main
 from pipeline.adapters.phantom.training.groups import AGE_BANDS, by_group
 from pipeline.adapters.phantom.training.measure_generator import edges, own_pairs, pairs, templates
 
@@ -84,3 +85,18 @@ def test_blur_lowers_edges_of_any_brightness_alike() -> None:
     plain, dark, soft = (edges(x.astype(np.uint8))[0] for x in (noise, noise // 2, blurred))
     assert dark == pytest.approx(plain, rel=0.1)
     assert soft < 0.7 * plain
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--device", "toaster"], "--device toaster: "), (["--only", "nobody"], "--only nobody: no draw and no model")],
+)
+def test_a_mistake_on_the_command_line_is_told_in_one_line(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device or name that is not there ends with status 2 and says what there is, before anything is made."""
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--config", "short", "--home", str(tmp_path / "home"), *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

@@ -65,6 +65,14 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
     }
 
 
+def _device(parser: argparse.ArgumentParser, name: str) -> torch.device:
+    """Return a device that a tensor can be put on; else say so and leave."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {name}: {str(error).splitlines()[0]}; give cpu, or a GPU that this torch can use")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages that are named, in the order given; `all` runs every one."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.adapters.phantom.training", description=__doc__)
@@ -79,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     config = CONFIGURATIONS[given.config](given.home)
     loading.WEIGHTS = given.weights
-    place = torch.device(given.device)
+    known = {*config.draws, *ROLES, *export.MODELS}
+    if strange := sorted(set(given.only) - known):
+        parser.error(f"--only {strange[0]}: no draw and no model; there are {', '.join(sorted(known))}")
+    place = _device(parser, given.device)
     stages = _stages(config, given.weights, given.workers, given.only)
     for name in STAGES if "all" in given.stages else given.stages:
         started = time.monotonic()

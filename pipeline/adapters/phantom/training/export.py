@@ -41,7 +41,7 @@ def export(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
     only: models to replace in weights that are there already; everything else in the folder stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = only or tuple(_EPOCHS)
+    wanted = only or MODELS
     models = _recognisers(config, folder, [role for role in ROLES if role in wanted])
     models |= {name: write(config, folder) for name, write in _WRITERS.items() if name in wanted}
     for name, entry in models.items():
@@ -89,6 +89,8 @@ def _bank(config: Training, folder: Path) -> dict[str, Any]:
 
 
 _WRITERS = {"generator": _generator, "attributes": _attributes, "bank": _bank}
+MODELS = tuple(_EPOCHS)
+"""What can be exported alone."""
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:
