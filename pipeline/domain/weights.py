@@ -1,12 +1,14 @@
 """Weights of published models as recipes name them, and the promise of whoever brings them.
 
 A reference says where a file lies and which bytes it must be; adapters read tensors through the port alone, so that
-caches, digests, safe formats and rehearsals with made-up weights are one thing, in one place.
+caches, digests, safe formats and rehearsals with made-up weights are one thing, in one place. A network made of them
+loads at its first use, in the process that uses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -57,3 +59,25 @@ class Weights(Protocol):
                 cut short, or lacks what `names` asks for.
         """
         ...
+
+
+class LoadedAtUse:
+    """A network that loads at its first use, once however many threads ask for it, and lies on one device.
+
+    Args:
+        load: returns the network, a torch module. What it raises reaches whoever asked; who asks next has it try again.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._loading = threading.Lock()
+        self._network: Any = None
+
+    def on(self, device: Any = None) -> Any:
+        """Return the network, on a device where one is named: it stays there until another is asked for."""
+        with self._loading:
+            if self._network is None:
+                self._network = self._load()
+            if device is not None and next(self._network.parameters()).device != device:
+                self._network = self._network.to(device)
+            return self._network

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,23 @@ from pipeline.domain.rng import Key, Stream
 from pipeline.domain.weights import WeightsRef
 
 REF = WeightsRef(uri="formula:pose")
+
+
+class Counted(FormulaWeights):
+    """Brings weights by formula, and counts how often; the first time it fails where it is told to."""
+
+    def __init__(self, *, fails_first: bool = False) -> None:
+        """Start with nothing brought."""
+        super().__init__()
+        self.brought = 0
+        self._fails_first = fails_first
+
+    def tensors(self, ref: WeightsRef, names: Any = None) -> Any:
+        """Count, and return what the formula gives."""
+        self.brought += 1
+        if self._fails_first and self.brought == 1:
+            raise ModelError("not here yet; fetch it")
+        return super().tensors(ref, names)
 
 
 def turn(axis: int, degrees: float) -> np.ndarray:
@@ -77,6 +97,32 @@ def test_gradients_reach_pictures_and_signs_follow_the_option() -> None:
     assert gradient[0].norm() == gradient[2].norm() == 0
     alone = left.yaw_deg(pictures[1:2]).item()
     assert alone == pytest.approx(read[1].item(), abs=1e-3)
+
+
+def test_weights_load_once_however_many_threads_ask() -> None:
+    """Threads that ask at the same moment share one network, which is not read before the first of them asks."""
+    weights, together = Counted(), threading.Barrier(4)
+    estimator = HeadPoseEstimator(HeadPoseOptions(weights=REF, size="reduced"), weights)
+    assert weights.brought == 0
+
+    def read() -> float:
+        together.wait()
+        return estimator.yaw_deg(torch.zeros(1, 3, 112, 112)).item()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [asked.result() for asked in [pool.submit(read) for _ in range(4)]]
+    assert len(set(found)) == 1
+    assert weights.brought == 1
+
+
+def test_weights_that_could_not_be_had_are_asked_for_again() -> None:
+    """A failure reaches whoever asked, and is no answer for whoever asks next."""
+    weights = Counted(fails_first=True)
+    estimator = HeadPoseEstimator(HeadPoseOptions(weights=REF, size="reduced"), weights)
+    with pytest.raises(ModelError, match="not here yet"):
+        estimator.yaw_deg(torch.zeros(1, 3, 112, 112))
+    assert np.isfinite(estimator.yaw_deg(torch.zeros(1, 3, 112, 112)).item())
+    assert weights.brought == 2
 
 
 @pytest.mark.parametrize(("stored", "asked"), [("reduced", "repvgg-b1g2"), ("repvgg-b1g2", "reduced")])

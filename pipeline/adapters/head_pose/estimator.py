@@ -5,11 +5,10 @@ Legend: N rows, C channels, H W image axes.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.domain.section import Section
-from pipeline.domain.weights import Weights, WeightsRef
+from pipeline.domain.weights import LoadedAtUse, Weights, WeightsRef
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +35,7 @@ class HeadPoseEstimator:
 
     def __init__(self, options: HeadPoseOptions, weights: Weights) -> None:
         self._options, self._weights = options, weights
-        self._loading = threading.Lock()
-        self._network: Any = None
+        self._network = LoadedAtUse(self._loaded)
 
     def yaw_deg(self, pictures_NCHW: Tensor) -> Tensor:
         """Return degrees, shape (N,), positive to the right of the picture, of RGB pictures in -1..1.
@@ -49,20 +47,12 @@ class HeadPoseEstimator:
 
         from pipeline.adapters.head_pose import network as nets
 
-        network = self._ready(pictures_NCHW.device)
+        network = self._network.on(pictures_NCHW.device)
         side = (nets.SIDE_PX, nets.SIDE_PX)
         large = F.interpolate(pictures_NCHW.float(), side, mode="bilinear", align_corners=False)
         mean, std = (large.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         read: Tensor = nets.yaw_deg(nets.rotations(network((large * 0.5 + 0.5 - mean) / std)))
         return read if self._options.positive == "right" else -read
-
-    def _ready(self, device: Any) -> Any:
-        with self._loading:
-            if self._network is None:
-                self._network = self._loaded()
-            if next(self._network.parameters()).device != device:
-                self._network = self._network.to(device)
-        return self._network
 
     def _loaded(self) -> Any:
         import torch

@@ -9,7 +9,6 @@ Legend: N rows, H W C image axes, E dimensions.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,7 +25,7 @@ from pipeline.domain.ports import ModelCard
 from pipeline.domain.records import Float32, UInt8, unit_rows
 from pipeline.domain.section import Section
 from pipeline.domain.space import Norm, Space
-from pipeline.domain.weights import Weights, WeightsRef
+from pipeline.domain.weights import LoadedAtUse, Weights, WeightsRef
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,8 +118,7 @@ class FaceNetwork:
 
     def __init__(self, options: NetworkOptions, weights: Weights) -> None:
         self._options, self._weights = options, weights
-        self._loading = threading.Lock()
-        self._network: Any = None
+        self._network = LoadedAtUse(self._loaded)
 
     def card(self, name: str) -> ModelCard:
         """Return what is said of the weights.
@@ -177,12 +175,7 @@ class FaceNetwork:
 
     def ready(self, device: Any = None) -> Any:
         """Return the network, loaded, on a device; it stays on one: asking for another moves it."""
-        with self._loading:
-            if self._network is None:
-                self._network = self._loaded()
-            if device is not None and next(self._network.parameters()).device != device:
-                self._network = self._network.to(device)
-        return self._network
+        return self._network.on(device)
 
     def _device(self) -> str:
         import torch
