@@ -42,4 +42,4 @@ def cancel(ground: Ground, job: Job, say: Say) -> Submitted | None:
     if standing is None or standing.state is State.ENDED:
         return None
     say(f"{standing.name}: asked to end; what is in hand is finished first")
-    return Submitted(standing.name, True, ground.cancel(job, standing, say))
+    return Submitted(standing.name, True, ground.cancel(job, standing))

@@ -57,10 +57,9 @@ def ended(place: Path, number: int) -> Standing | None:
 class Tail:
     """What a log has gained since it was last looked at."""
 
-    def __init__(self, path: Path, *, from_end: bool = False) -> None:
-        """Begin at the file's start, or at its end as it is now."""
-        self._path = path
-        self._at = path.stat().st_size if from_end and path.exists() else 0
+    def __init__(self, path: Path) -> None:
+        """Begin at the file's start."""
+        self._path, self._at = path, 0
 
     def show(self, say: Say) -> None:
         """Say the whole lines that are new."""

@@ -80,7 +80,7 @@ class Ground(Protocol):
         """Show what a submission writes until it ends."""
         ...
 
-    def cancel(self, job: Job, standing: Standing, say: Say) -> Outcome:
+    def cancel(self, job: Job, standing: Standing) -> Outcome:
         """Have it end what is in hand and let go; return how it ended."""
         ...
 

@@ -75,7 +75,7 @@ class KuberayGround:
         finally:
             log.close()
 
-    def cancel(self, job: Job, standing: Standing, say: Say) -> Outcome:
+    def cancel(self, job: Job, standing: Standing) -> Outcome:
         """Have Ray stop the driver, which drains, and delete the RayJob with its cluster."""
         now = _asked(job, "get", "rayjobs.ray.io", standing.name, "-o", "json")
         status = now.get("status", {})

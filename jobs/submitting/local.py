@@ -83,7 +83,7 @@ class LocalGround:
                 return now.outcome
             time.sleep(LOOK_S)
 
-    def cancel(self, job: Job, standing: Standing, say: Say) -> Outcome:
+    def cancel(self, job: Job, standing: Standing) -> Outcome:
         """Send SIGTERM, which drains; kill what does not end."""
         place = self._folder / standing.name
         deadline_s, asked = time.monotonic() + DRAIN_S, False

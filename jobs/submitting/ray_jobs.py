@@ -83,7 +83,7 @@ class RayJobsGround:
         assert now.outcome is not None
         return now.outcome
 
-    def cancel(self, job: Job, standing: Standing, say: Say) -> Outcome:
+    def cancel(self, job: Job, standing: Standing) -> Outcome:
         """Have Ray send SIGTERM to the driver, which drains; return when it has ended."""
         self._asked(lambda: self._connected().stop_job(standing.name))
         while (now := self._look(standing)).outcome is None:

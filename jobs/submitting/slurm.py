@@ -95,7 +95,7 @@ class SlurmGround:
                 before = now.state
             time.sleep(LOOK_S)
 
-    def cancel(self, job: Job, standing: Standing, say: Say) -> Outcome:
+    def cancel(self, job: Job, standing: Standing) -> Outcome:
         """Tell the batch script, which drains the run; a job that waits is taken out of the queue."""
         job_id = _read(self._folder / standing.name / ID)
         if job_id is None:

@@ -107,10 +107,6 @@ class Feasibility:
             )
         return Expected(*_quantiles(need_G, self.weight_G))
 
-    def yield_at(self, kept: int) -> Expected:
-        """Return the share of candidates that are kept where so many are kept already."""
-        return Expected(*_quantiles(np.exp(_log_yield(float(kept), self.rate_G, self.bend_G)), self.weight_G))
-
 
 def _log_yield(kept: float | Float64, rate: Float64, bend: Float64) -> Float64:
     room = 1.0 + bend * kept

@@ -7,14 +7,13 @@ licence from here. A digest or size that nobody here has seen is None, and says 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.domain.errors import ModelError
 from pipeline.domain.known_models import ROWS
-from pipeline.domain.manifest import canonical_json, sha256_hex
-from pipeline.domain.weights import Weights, WeightsRef
+from pipeline.domain.weights import WeightsRef
 
 Form = Literal["safetensors", "torch", "onnx", "tensorflow", "pack"]
 _HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@[^/]+)?/(.+)")
@@ -88,14 +87,4 @@ def card_of(ref: WeightsRef) -> PublishedModel | None:
     return next((card for card in here if card.file == found[2]), next((card for card in here if not card.file), None))
 
 
-def combined_sha256(weights: Weights, refs: Iterable[WeightsRef]) -> str:
-    """Return one digest for a part that is made of several files, for its card; of one file it is that file's own.
-
-    Raises:
-        ModelError: a file that states no digest is not here.
-    """
-    digests = [weights.sha256(ref) for ref in refs]
-    return digests[0] if len(digests) == 1 else sha256_hex(canonical_json(digests))
-
-
-__all__ = ["PUBLISHED", "Form", "PublishedModel", "card_of", "combined_sha256", "published"]
+__all__ = ["PUBLISHED", "Form", "PublishedModel", "card_of", "published"]

@@ -1,10 +1,10 @@
-"""One against many: the nearest of many references, and the most alike of all pairs.
+"""One against many: the nearest of many references.
 
 Blocked float32 products find the references that lie within the products' rounding error of the best; the exact cosine
 of `pipeline.domain.cosines` decides between those. So a result never depends on which probes or references share a
 product.
 
-Legend: N probes, M references, E dimensions, B references of one block, P pairs.
+Legend: N probes, M references, E dimensions, B references of one block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.cosines import Float64, Int64, NumpyProduct, exact_cosines, float32_below, rounding_margin
+from pipeline.domain.cosines import Float64, Int64, NumpyProduct, exact_cosines, rounding_margin
 from pipeline.domain.errors import BadVectorError
 from pipeline.domain.records import Float32, require_unit_rows
 
@@ -90,48 +90,6 @@ def max_cos_to_others(
     references = templates_ME if isinstance(templates_ME, References) else References(templates_ME, "nearest other")
     cos_N, row_N = nearest(probes_NE, references, own_N)
     return cos_N.astype(np.float32), row_N
-
-
-def top_pairs(
-    probes_NE: Float32, references: References, count: int, own_N: npt.NDArray[np.int64] | None = None
-) -> tuple[Float64, Int64, Int64]:
-    """Return the `count` most similar pairs of a probe and a reference, the most similar first.
-
-    Args:
-        probes_NE: float32 unit rows.
-        references: what they are compared with.
-        count: how many pairs, at least 1; fewer come where there are fewer.
-        own_N: int64, per probe the reference that it is not compared with, or -1.
-
-    Returns:
-        exact cosines (float64), rows of probes and rows of references (int64), each of shape (P,), P <= count; equal
-        cosines are ordered by probe, then by reference.
-
-    Raises:
-        BadVectorError: a probe is NaN, infinite or not of unit length, or of another dimension.
-    """
-    if count < 1:
-        raise ValueError(f"top_pairs: count {count}; give at least 1")
-    probes = _probes(probes_NE, references)
-    margin = rounding_margin(probes.shape[1])
-    top, rows, refs = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    for at, first, product in _blocks(probes, references.rows_ME, own_N):
-        reach = top[-1] if len(top) == count else -np.inf
-        floor = float32_below(reach - margin)
-        flat = product.reshape(-1)
-        if flat.max() < floor:
-            continue
-        if flat.size > count:
-            # the block's own count-th largest is a floor too, however little was found before
-            floor = np.maximum(floor, float32_below(float(np.partition(flat, -count)[-count]) - 2 * margin))
-        here, columns = np.divmod(np.flatnonzero((flat >= floor) & (flat > -np.inf)), product.shape[1])
-        cos = exact_cosines(probes, at + here, references.rows_ME, first + columns)
-        top, rows, refs = (
-            np.concatenate(both) for both in ((top, cos), (rows, at + here), (refs, first + columns))
-        )  # fmt: skip
-        best = np.lexsort((refs, rows, -top))[:count]
-        top, rows, refs = top[best], rows[best], refs[best]
-    return top, rows, refs
 
 
 def _probes(probes_NE: Float32, references: References) -> Float32:

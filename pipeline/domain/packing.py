@@ -93,11 +93,3 @@ def _gradient(z_BD: Float32, mean_D: Float32, factor_DD: Float32, earlier_PD: Fl
     excess = np.maximum(np.einsum("bd,bd->b", z_BD, z_BD) / z_BD.shape[1] - np.float32(_TYPICAL), 0)
     out: Float32 = (gradient + np.float32(how.manifold * 4 / z_BD.shape[1]) * excess[:, None] * z_BD).astype(np.float32)
     return out
-
-
-def nearest_cos(vectors_ND: Float32) -> Float32:
-    """Return, for each unit vector, its cosine to the nearest other one, float32, shape (N,)."""
-    cos = vectors_ND @ vectors_ND.T
-    np.fill_diagonal(cos, -1)
-    out: Float32 = cos.max(axis=1)
-    return out

@@ -1,4 +1,4 @@
-"""Selection: candidates per cell -> the largest set that meets the balance targets, and who is in it.
+"""Selection: candidates per cell -> the largest set that meets the balance targets, and who comes first in a cell.
 
 Three questions of one integer programme (HiGHS through scipy): how large can a balanced set be, of which cell would
 more candidates enlarge it, and which candidates are missing to a wanted size. Inside a cell the best by quality are
@@ -235,62 +235,3 @@ def rank_in_cell(cells_N: Int64, quality_N: Float64, order_N: UInt64) -> Int64:
     for rows in np.split(by_cell, starts[1:]):
         ranks[rows[np.lexsort((order_N[rows], worst_last[rows]))]] = np.arange(len(rows))
     return ranks
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Who is in a balanced set.
-
-    Attributes:
-        rows_K: int64, positions of the chosen candidates, rising.
-        largest: how many of each cell, and which cell would enlarge the set.
-    """
-
-    rows_K: Int64
-    largest: Largest
-
-
-def choose(
-    targets: Targets, cells_N: Int64, quality_N: Float64, numbers_N: UInt64, *, seed: int, rounded: bool = False
-) -> Chosen:
-    """Return the largest balanced set of candidates: per cell the best by quality.
-
-    Args:
-        targets: what balance asks for.
-        cells_N: position of each candidate's cell in `targets.cells`; negative where it has none.
-        quality_N: float64, higher is better; NaN is never chosen.
-        numbers_N: uint64, the identities' own numbers, which with the seed order those of equal quality.
-        seed: the run's.
-        rounded: see `largest_balanced`.
-    """
-    able = np.flatnonzero(~np.isnan(quality_N) & (cells_N >= 0))
-    cells = targets.cells
-    tally = np.bincount(cells_N[able], minlength=len(cells))
-    largest = largest_balanced(targets, dict(zip(cells, tally.tolist(), strict=True)), rounded=rounded)
-    wanted = np.array([largest.counts[c] for c in cells], np.int64)
-    mine = cells_N[able]
-    ranks = rank_in_cell(mine, quality_N[able], stable_order(seed, numbers_N[able]))
-    return Chosen(able[ranks < wanted[mine]], largest)
-
-
-def cuts_per_cell(values_N: Float64, cells_N: Int64, cells: int, keep_share: float) -> Float64:
-    """Return per cell the least value that is kept where the best `keep_share` of it are; shape (C,), NaN where empty.
-
-    One cut for everybody removes more of the cells that a quality scorer rates lower; a cut per cell removes as many
-    of each. At least one of a cell is kept; equal values at the cut are all kept; NaN values count as not kept.
-
-    Args:
-        values_N: float64, higher is better.
-        cells_N: position of each one's cell.
-        cells: how many cells there are.
-        keep_share: in (0, 1].
-    """
-    cuts = np.full(cells, np.nan)
-    for cell in np.unique(cells_N[cells_N >= 0]).tolist():
-        mine = values_N[cells_N == cell]
-        ordered = np.sort(mine[~np.isnan(mine)])[::-1]
-        if len(ordered):
-            # 1e-9 keeps 0.1 * 30 from growing to 4
-            kept = max(1, min(len(ordered), int(np.ceil(keep_share * len(mine) - 1e-9))))
-            cuts[cell] = ordered[kept - 1]
-    return cuts

@@ -26,7 +26,6 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import sha256_hex
 from pipeline.domain.rng import KEY_LIMIT, Key, Stream
 
-Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 FOLDER = "splits/"

@@ -256,7 +256,7 @@ def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:
         return Step(number, published=published)
     before = read_step(store, number - 1)["recipe"]
     mine = read_step(store, number) if is_begun(store, number) else {}
-    whole = Step(number, parent, images_of(before), int(before["identities"]["count"]), published)
+    whole = Step(number, parent, images_of(before), published)
     rejudges, completes, erases = (bool(mine.get(flag)) for flag in FLAGS)
     return replace(whole, rejudges=rejudges, completes=completes, erases=erases)
 

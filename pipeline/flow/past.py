@@ -33,7 +33,6 @@ class Step:
         number: 0 for the first.
         parent: the version that it grows from; None for the first.
         images_before: images per identity as of the parent.
-        count_before: identities as of the parent.
         published: the version that holds it, where that stands already.
         rejudges: whether it judges what is stored under other filters, and makes nothing.
         completes: whether it makes what the parent lacks: slots that stand open, and places of those who are gone.
@@ -44,7 +43,6 @@ class Step:
     number: int
     parent: Manifest | None = None
     images_before: int = 0
-    count_before: int = 0
     published: Manifest | None = None
     rejudges: bool = False
     completes: bool = False

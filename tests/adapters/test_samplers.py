@@ -23,10 +23,10 @@ from pipeline.adapters.samplers.sphere import SphereSampler, SphereSamplerOption
 from pipeline.adapters.samplers.vector_files import read_vectors, vector_file_bytes
 from pipeline.adapters.sketch import DIMENSIONS, SketchBank
 from pipeline.domain.errors import RecipeError, SpaceMismatchError, UserError
-from pipeline.domain.packing import nearest_cos
 from pipeline.domain.records import Cell, Float32, unit_rows
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.space import Space
+from tests.domain.test_packing import nearest_cos
 
 SPACE = SketchBank().space
 EVERYONE = Cell(())

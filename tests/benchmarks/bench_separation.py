@@ -23,7 +23,7 @@ from pipeline.adapters.machine import single_thread
 from pipeline.adapters.products import TorchProduct, sums_bfloat16_in_float32
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.cosines import NumpyProduct
-from pipeline.domain.one_to_many import References, max_cos_to_others, top_pairs
+from pipeline.domain.one_to_many import References, max_cos_to_others
 from pipeline.domain.records import Cell, Float32
 from pipeline.domain.rng import Key, Stream
 from pipeline.domain.separation import separate
@@ -164,7 +164,6 @@ def bench_one_to_many() -> None:
     for count in PROBES:
         own = np.arange(count)
         work[str(count)] = lambda count=count, own=own: max_cos_to_others(probes[:count], references, own)
-    work["top"] = lambda: top_pairs(probes, references, 100)
     seconds = medians(work, 7)
     image_s = seconds["image"] / batch
     print(f"\n{f'1 against {TEMPLATES:,} x {JUDGE_DIMS}':<32}{'ms each':>10}{'of an image':>14}")
@@ -172,8 +171,6 @@ def bench_one_to_many() -> None:
     for count in PROBES:
         each = seconds[str(count)] / count
         print(f"{f'nearest other, {count} at a time':<32}{1000 * each:>10.2f}{100 * each / image_s:>12.1f} %")
-    each = seconds["top"] / len(probes)
-    print(f"{f'100 top pairs of {len(probes)} probes':<32}{1000 * each:>10.2f}{100 * each / image_s:>12.1f} %")
 
 
 def full(name: str) -> None:

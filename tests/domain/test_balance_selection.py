@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from pipeline.domain.balance import Targets, quotas, targets_of
 from pipeline.domain.records import Cell
 from pipeline.domain.selection import (
-    choose,
-    cuts_per_cell,
     fewest_more,
     largest_balanced,
     rank_in_cell,
@@ -192,63 +190,29 @@ def test_ranks_run_by_quality_then_by_order_inside_each_cell() -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, 40))
 @settings(max_examples=25, deadline=None)
-def test_chosen_are_the_best_of_their_cells(seed: int, count: int) -> None:
-    """Nobody is left out who is better than somebody chosen of the same cell, and nobody without a number is in."""
+def test_nobody_stands_behind_a_worse_one_of_the_same_cell(seed: int, count: int) -> None:
+    """Ranks of a cell are 0, 1, 2... by falling quality, and whoever has none stands behind all who have one."""
     rng = np.random.default_rng(seed)
-    targets = KINDS["marginal"]
-    cells = rng.integers(-1, 4, count)
+    cells = rng.integers(0, 4, count)
     quality = np.where(rng.random(count) < 0.1, np.nan, rng.integers(0, 5, count) / 4)
-    chosen = choose(targets, cells, quality, np.arange(count, dtype=np.uint64), seed=3)
+    ranks = rank_in_cell(cells, quality, stable_order(3, np.arange(count, dtype=np.uint64)))
 
-    taken = np.zeros(count, bool)
-    taken[chosen.rows_K] = True
-    assert not np.isnan(quality[taken]).any()
-    assert not (cells[taken] < 0).any()
     for cell in range(4):
-        mine = (cells == cell) & ~np.isnan(quality)
-        assert int(taken[mine].sum()) == chosen.largest.counts[targets.cells[cell]]
-        if taken[mine].any() and not taken[mine].all():
-            assert quality[mine & taken].min() >= quality[mine & ~taken].max()
+        mine = np.flatnonzero(cells == cell)
+        ordered = quality[mine[np.argsort(ranks[mine])]]
+        known = ordered[~np.isnan(ordered)]
+        assert sorted(ranks[mine].tolist()) == list(range(len(mine)))
+        assert (np.diff(known) <= 0).all()
+        assert np.isnan(ordered[len(known) :]).all()
 
 
-def test_choice_does_not_depend_on_where_a_candidate_stands() -> None:
-    """The same identities are chosen whatever the order in which they are handed over."""
+def test_ranks_do_not_depend_on_where_a_candidate_stands() -> None:
+    """The same identities have the same ranks whatever the order in which they are handed over."""
     rng = np.random.default_rng(0)
-    targets = KINDS["equal"]
     cells, quality, numbers = rng.integers(0, 4, 200), rng.integers(0, 3, 200) / 2, np.arange(200, dtype=np.uint64)
     turned = rng.permutation(200)
 
-    first = choose(targets, cells, quality, numbers, seed=1).rows_K
-    second = choose(targets, cells[turned], quality[turned], numbers[turned], seed=1).rows_K
+    first = rank_in_cell(cells, quality, stable_order(1, numbers))
+    second = rank_in_cell(cells[turned], quality[turned], stable_order(1, numbers[turned]))
 
-    assert set(first.tolist()) == set(turned[second].tolist())
-
-
-def test_a_cut_per_cell_keeps_the_same_share_of_each() -> None:
-    """Half of ten good and half of four poor ones are kept, where one cut for all would keep none of the poor."""
-    values = np.array([*np.arange(10) + 10.0, 1.0, 2.0, 3.0, 4.0])
-    cells = np.array([0] * 10 + [1] * 4)
-
-    cuts = cuts_per_cell(values, cells, 3, 0.5)
-
-    assert cuts[:2].tolist() == [15.0, 3.0]
-    assert np.isnan(cuts[2])
-    assert [(values[cells == c] >= cuts[c]).sum() for c in (0, 1)] == [5, 2]
-
-
-@pytest.mark.parametrize(
-    ("values", "keep", "cut"),
-    [
-        ([1.0, 2.0, 3.0], 0.01, 3.0),
-        ([1.0, 2.0, 3.0], 1.0, 1.0),
-        ([2.0, 2.0, 1.0], 0.3, 2.0),
-        ([np.nan, 2.0, 1.0, np.nan], 0.5, 1.0),
-        ([np.nan], 0.5, None),
-        (list(range(30)), 0.1, 27.0),
-    ],
-)
-def test_cut_of_known_cases(values: list[float], keep: float, cut: float | None) -> None:
-    """At least one is kept, ties are kept together, what has no number counts as not kept."""
-    found = cuts_per_cell(np.array(values, float), np.zeros(len(values), int), 1, keep)[0]
-
-    assert np.isnan(found) if cut is None else found == cut
+    assert second.tolist() == first[turned].tolist()

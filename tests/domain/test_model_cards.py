@@ -1,32 +1,16 @@
-"""Cards of published models: found by digest or by repository and file, and one digest for a part of several files."""
+"""Cards of published models: found by digest or by repository and file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.domain.errors import ModelError
-from pipeline.domain.model_cards import PUBLISHED, card_of, combined_sha256, published
+from pipeline.domain.model_cards import PUBLISHED, card_of, published
 from pipeline.domain.weights import WeightsRef
 
 COMMIT = "abcd" * 10
-
-
-class Stated:
-    """Brings nothing but the digests that references state."""
-
-    def path(self, ref: WeightsRef) -> Path:
-        raise ModelError(f"{ref.uri}: nothing is here")
-
-    def sha256(self, ref: WeightsRef) -> str:
-        return ref.sha256 or "0" * 64
-
-    def tensors(self, ref: WeightsRef, names: Mapping[str, tuple[int, ...]] | None = None) -> Mapping[str, Any]:
-        raise ModelError(f"{ref.uri}: nothing is here")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -62,15 +46,6 @@ def test_a_repository_without_a_known_file_answers_for_all_of_it() -> None:
     assert found is not None
     assert (found.name, found.commercial) == ("ip-adapter-faceid", False)
     assert card_of(WeightsRef(uri=f"hf://FoivosPar/Arc2Face@{COMMIT}/README.md")) is None
-
-
-def test_one_digest_stands_for_a_part_of_several_files() -> None:
-    """Of one file it is that file's own; of several it changes with any of them and with their order."""
-    a, b = (WeightsRef(uri=name, sha256=name * 64) for name in "ab")
-    assert combined_sha256(Stated(), [a]) == a.sha256
-    both = combined_sha256(Stated(), [a, b])
-    assert len(both) == 64
-    assert len({both, combined_sha256(Stated(), [b, a]), combined_sha256(Stated(), [a, a]), a.sha256, b.sha256}) == 5
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

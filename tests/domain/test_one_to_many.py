@@ -1,8 +1,6 @@
-"""One against many: the nearest reference and the most similar pairs, exactly, whatever shares a product."""
+"""One against many: the nearest reference, exactly, whatever shares a product."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.domain import one_to_many
 from pipeline.domain.cosines import exact_cos
 from pipeline.domain.errors import BadVectorError
-from pipeline.domain.one_to_many import References, max_cos_to_others, nearest, top_pairs
+from pipeline.domain.one_to_many import References, max_cos_to_others, nearest
 from pipeline.domain.records import Float32, unit_rows
 
 
@@ -86,43 +84,6 @@ def test_many_equal_references_give_the_first() -> None:
     ]
 
 
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    probes=st.integers(0, 8),
-    count=st.integers(0, 12),
-    wanted=st.integers(1, 40),
-    products=st.sampled_from([8, 24, 1 << 18]),
-)
-@settings(max_examples=80)
-def test_top_pairs_are_those_of_sorting_all(seed: int, probes: int, count: int, wanted: int, products: int) -> None:
-    """The most similar pairs are the first of all pairs sorted by exact cosine, then probe, then reference."""
-    rows = cloud(seed, probes + count, 16)
-    mine, refs = rows[:probes], rows[probes:]
-    own = np.array([n % (count + 1) - 1 for n in range(probes)], np.int64)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_to_many, "PRODUCTS", products)
-        found = top_pairs(mine, References(refs), wanted, own)
-
-    everything = sorted(
-        (-exact_cos(mine[i], refs[j]), i, j) for i in range(probes) for j in range(count) if j != own[i]
-    )
-    assert [(-c, i, j) for c, i, j in zip(*(a.tolist() for a in found), strict=True)] == everything[:wanted]
-
-
-def test_top_pairs_over_many_blocks_come_in_order() -> None:
-    """Of millions of pairs the planted ones come first, the most similar first."""
-    rng = np.random.default_rng(6)
-    refs = rng.standard_normal((20_000, 16))
-    probes = rng.standard_normal((100, 16))
-    probes[[5, 50, 95]] = refs[[15_000, 3, 9999]] + np.array([[0.01], [0.1], [0.2]])
-    cos, who, other = top_pairs(unit_rows(probes, "probes"), References(unit_rows(refs, "refs")), 10)
-
-    assert list(zip(who[:3].tolist(), other[:3].tolist(), strict=True)) == [(5, 15_000), (50, 3), (95, 9999)]
-    assert all(a >= b for a, b in pairwise(cos.tolist()))
-    assert len(cos) == 10
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_rows_that_are_no_embedding_are_refused(value: float) -> None:
     """NaN, infinite and zero rows are refused on either side, before any comparison."""
@@ -135,4 +96,4 @@ def test_rows_that_are_no_embedding_are_refused(value: float) -> None:
     with pytest.raises(BadVectorError, match="probes: row 1"):
         nearest(bad, References(good))
     with pytest.raises(BadVectorError, match="8 dimensions where the references have 4"):
-        top_pairs(good, References(cloud(7, 3, 4)), 1)
+        nearest(good, References(cloud(7, 3, 4)))

@@ -8,13 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.domain.packing import Packing, nearest_cos, pack
+from pipeline.domain.one_to_many import max_cos_to_others
+from pipeline.domain.packing import Packing, pack
 from pipeline.domain.records import Float32
 from pipeline.domain.rng import Key, Stream
 
 DIMENSIONS = 32
 NOBODY = np.empty((0, DIMENSIONS), np.float32)
 USUAL = Packing(steps=30, sharpness=20.0, manifold=1.0)
+
+
+def nearest_cos(vectors_ND: Float32) -> Float32:
+    """Return, for each unit vector, its cosine to the nearest other one, float32, shape (N,)."""
+    return max_cos_to_others(vectors_ND, vectors_ND, np.arange(len(vectors_ND)))[0]
 
 
 def population(dimensions: int = DIMENSIONS) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

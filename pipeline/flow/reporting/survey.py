@@ -143,18 +143,14 @@ class Survey:
         return [begin + self.cells.index(cell)] if cell is not None else list(range(begin, begin + len(self.cells)))
 
 
-def survey(subject: Subject, roles: Sequence[str] = (JUDGE, AUDITOR)) -> Survey:
+def survey(subject: Subject) -> Survey:
     """Read every make unit of a version once; segment by segment, in the order of names.
-
-    Args:
-        subject: the version.
-        roles: whose embeddings are read.
 
     Raises:
         StoreError: a receipt or a file is missing, or rows do not count what the receipts say.
     """
     names = tuple(sorted({str(cell) for cell in subject.cells.values()} | {subject.cell_of(r) for r in subject.rows}))
-    return _Pass(subject, names, roles).run()
+    return _Pass(subject, names).run()
 
 
 def units_of(manifest: Manifest) -> list[str]:
@@ -188,8 +184,8 @@ def compared_rows(rows: Sequence[IndexRow]) -> list[IndexRow]:
 
 
 class _Pass:
-    def __init__(self, subject: Subject, names: tuple[str, ...], roles: Sequence[str]) -> None:
-        self._subject, self._names, self._roles = subject, names, tuple(roles)
+    def __init__(self, subject: Subject, names: tuple[str, ...]) -> None:
+        self._subject, self._names = subject, names
         cell_at = {name: n for n, name in enumerate(names)}
         ordinals = np.array(sorted(subject.cells), np.int64)
         self._ordinals = ordinals
@@ -258,10 +254,10 @@ class _Pass:
         subject = self._subject
         published = {subject.rows[n].key: n for n in self._rows_of.get(unit, ())}
         wanted = ["key", "identity", "accepted", "off_target", "reasons", "measures"]
-        wanted += ["embedding"] if JUDGE in self._roles and published else []
+        wanted += ["embedding"] if published else []
         columns = dict(subject.segments.read_columns(subject.store, unit, wanted))
         self._totals["wholes"] += len(wholes_of(subject.segments, subject.store, subject.made[unit]) or {})
-        if AUDITOR in self._roles and published:
+        if published:
             self._auditor(unit, published)
         if subject.has_twins:
             columns = self._without_twins(columns)
