@@ -129,7 +129,7 @@ class Calibration:
             (min(p, probe_images), min(r, reference_images), name)
             for name, pair in self.pairs.items()
             if pair.fmr
-            for p, r in [_images_of(name)]
+            for p, r in [images_of(name)]
             if p <= probe_images and r <= reference_images
         ]
         if not fitting:
@@ -232,7 +232,8 @@ def equal_error_rate(genuine_cos: npt.NDArray[np.floating], impostor_cos: npt.ND
     return float((fnmr[best] + fmr[best]) / 2)
 
 
-def _images_of(kind: str) -> tuple[int, int]:
+def images_of(kind: str) -> tuple[int, int]:
+    """Return of how many images either side of a comparison is made: `sample/template4` is 1 and 4."""
     left, right = (1 if p == "sample" else int(p.removeprefix("template")) for p in kind.split("/"))
     return left, right
 

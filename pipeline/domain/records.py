@@ -198,7 +198,7 @@ def unit_rows(raw_NE: npt.NDArray[np.floating], what: str) -> Float32:
     """Return rows scaled to unit length as float32; NaN, infinite or zero rows are refused."""
     raw = np.asarray(raw_NE, dtype=np.float64)
     lengths = np.sqrt(np.einsum("ne,ne->n", raw, raw))
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 1e-12)))
+    bad = np.flatnonzero(~_has_length(lengths))
     if bad.size:
         raise BadVectorError(
             f"{what}: row {int(bad[0])} has length {lengths[bad[0]]:.6g} ({bad.size} of {len(raw)} rows) "
@@ -206,6 +206,23 @@ def unit_rows(raw_NE: npt.NDArray[np.floating], what: str) -> Float32:
         )
     scaled: Float32 = (raw / lengths[:, None]).astype(np.float32)
     return scaled
+
+
+def each_row(raw_NE: npt.NDArray[np.floating], what: str, *, unit: bool) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """Return rows as float32, of unit length where asked for, and which of them are sound: finite, with a length.
+
+    A row that is not sound is all zeros, and fails alone.
+    """
+    raw = np.asarray(raw_NE, dtype=np.float64)
+    sound = _has_length(np.sqrt(np.einsum("ne,ne->n", raw, raw)))
+    rows = np.zeros(raw.shape, np.float32)
+    if sound.any():
+        rows[sound] = unit_rows(raw[sound], what) if unit else raw[sound]
+    return rows, sound
+
+
+def _has_length(lengths_N: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(lengths_N) & (lengths_N > 1e-12))
 
 
 def template_of(emb_KE: Float32) -> Float32:

@@ -26,7 +26,7 @@ from pipeline.domain.leakage import (
 )
 from pipeline.domain.manifest import FileEntry, canonical_json, sha256_hex
 from pipeline.domain.ports import LabelledFace, LabelledFaces
-from pipeline.domain.records import Float32, unit_rows
+from pipeline.domain.records import Float32, each_row
 from pipeline.execute.session import Session
 from pipeline.flow.leakage import CONTROL, SIDES, FacesDigest, Reader, Screen, pack, read_note, unpack, words
 from pipeline.flow.parts import Parts, embed_each
@@ -163,12 +163,7 @@ def _embedded(reader: Reader, block: Sequence[LabelledFace]) -> bytes:
     if images:
         emb, sound = embed_each(reader.recogniser, np.stack(images), reader.batch)
         return pack({"embedding": emb, "sound": sound})
-    raw = np.stack([f.vector_D for f in block if f.vector_D is not None]).astype(np.float64)
-    lengths = np.sqrt(np.einsum("ne,ne->n", raw, raw))
-    sound = np.isfinite(lengths) & (lengths > 1e-12)
-    emb = np.zeros(raw.shape, np.float32)
-    if sound.any():
-        emb[sound] = unit_rows(raw[sound], "gallery")
+    emb, sound = each_row(np.stack([f.vector_D for f in block if f.vector_D is not None]), "gallery", unit=True)
     return pack({"embedding": emb, "sound": sound})
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.domain.cosines import exact_cos
 from pipeline.domain.errors import UserError
 from pipeline.domain.ports import LabelledFace, LabelledFaces, Recogniser
-from pipeline.domain.records import Float32, UInt8, unit_rows
+from pipeline.domain.records import Float32, UInt8, each_row
 from pipeline.flow.parts import embed_each
 
 
@@ -147,13 +147,7 @@ def _embedded(
         return embed_each(recogniser, np.stack(images), batch)
     if len(vectors) != len(faces):
         raise UserError(f"{source.name}: images and vectors are mixed, or a face has neither; give one kind")
-    raw = np.stack(vectors).astype(np.float64)
-    lengths = np.sqrt(np.einsum("ne,ne->n", raw, raw))
-    sound = np.isfinite(lengths) & (lengths > 1e-12)
-    emb = np.zeros(raw.shape, np.float32)
-    if sound.any():
-        emb[sound] = raw[sound] if recogniser.space.norm == "raw" else unit_rows(raw[sound], source.name)
-    return emb, sound
+    return each_row(np.stack(vectors), source.name, unit=recogniser.space.norm == "unit")
 
 
 def _batched(faces: Iterable[LabelledFace], size: int) -> Iterator[list[LabelledFace]]:

@@ -103,24 +103,3 @@ def test_numbers_are_those_of_the_first_release() -> None:
         "luma_contrast": "0x1.f2c5447002b89p-3",
     }
     assert Sharpness.card.sha256[:16] == "12aee67872ce8682"
-
-
-def test_no_rows_give_no_numbers() -> None:
-    """An empty batch is measured as an empty batch."""
-    found = Sharpness().measure(np.zeros((0, 112, 112, 3), np.uint8))
-    assert [v.shape for v in found.values()] == [(0,)] * 3
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((1, 112, 112, 3), np.float32),
-        np.zeros((112, 112, 3), np.uint8),
-        np.zeros((1, 3, 112, 112), np.uint8),
-        np.zeros((1, 7, 112, 3), np.uint8),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(wrong: Any) -> None:
-    """Floats, a missing batch axis, channels first and tiny faces are refused with what is allowed."""
-    with pytest.raises(ValueError, match="measured"):
-        Sharpness().measure(wrong)

@@ -15,6 +15,7 @@ from pipeline.domain.records import (
     Cell,
     Sample,
     Verdict,
+    each_row,
     minted_key,
     require_unit_rows,
     template_of,
@@ -73,6 +74,21 @@ def test_scaled_rows_are_unit_float32_in_the_same_direction(count: int, dims: in
     assert rows.dtype == np.float32
     assert require_unit_rows(rows, "rows") is rows
     np.testing.assert_allclose(rows, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [True, False], ids=["unit", "as they are"])
+def test_each_row_is_sound_or_fails_alone(unit: bool) -> None:
+    """NaN, infinite and zero rows are all zeros and said to be unsound; the others are what they are without them."""
+    raw = np.random.default_rng(2).standard_normal((6, 8)) * 3
+    raw[1, 2], raw[3, 0], raw[4] = np.nan, np.inf, 0.0
+    rows, sound = each_row(raw, "faces", unit=unit)
+
+    assert sound.tolist() == [True, False, True, False, False, True]
+    assert rows.dtype == np.float32
+    assert not rows[~sound].any()
+    wanted = unit_rows(raw[sound], "faces") if unit else raw[sound].astype(np.float32)
+    np.testing.assert_array_equal(rows[sound], wanted)
+    assert not each_row(np.full((2, 4), np.nan), "faces", unit=unit)[1].any()
 
 
 @given(st.integers(1, 9), st.integers(2, 64), st.integers(0, 2**32 - 1))

@@ -35,6 +35,7 @@ FINE = 256
 """Luminance is held in 1/256 of a level, 0 to 65,280, as whole numbers: their sums are exact in any order."""
 WHITE = 255 * FINE
 SIDES_px = (8, 4096)
+"""Of pictures that are measured: 8 hold one block of the sharpness, up to 4,096 no sum of whole numbers overflows."""
 LICENCE = "Apache-2.0"
 _TABLES = tuple(np.rint(share * LINEAR_256 * WHITE).astype(np.uint16) for share in LUMINANCE_C)
 

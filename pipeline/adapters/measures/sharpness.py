@@ -20,13 +20,12 @@ Legend: N rows, H W C image axes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.manifest import sha256_hex
-from pipeline.domain.ports import ModelCard
+from pipeline.adapters.measures.crops import card_of, require_faces
 from pipeline.domain.recipe import MeasureNode
 from pipeline.domain.records import UInt8
 
@@ -41,8 +40,6 @@ FLOOR = 1.0 * SCALE**2
 """Added to local contrast: keeps a flat image at 0 instead of 0 / 0."""
 HALF = 0.25
 """The ratio r that maps to a sharpness of one half."""
-SIDE_LIMIT_px = 4096
-"""Up to this side the integer sums cannot overflow."""
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -57,14 +54,10 @@ class SharpnessOptions(MeasureNode):
 class Sharpness:
     """Gives `sharpness` (0..1), `luma_mean` (0..1) and `luma_contrast` (deviation of luma, 0..0.5)."""
 
-    card = ModelCard(
-        name="sharpness-laplacian",
-        sha256=sha256_hex(FORMULA.encode()),
-        licence="Apache-2.0",
-        source="Pech-Pacheco et al., ICPR 2000: variance of the Laplacian, normalised by local contrast",
-        commercial_use=True,
-        row_independent=True,
-        epoch=1,
+    card = card_of(
+        "sharpness-laplacian",
+        FORMULA,
+        "Pech-Pacheco et al., ICPR 2000: variance of the Laplacian, normalised by local contrast",
     )
     names: tuple[str, ...] = ("sharpness", "luma_mean", "luma_contrast")
     attributes: Mapping[str, tuple[str, ...]] = {}
@@ -79,7 +72,7 @@ class Sharpness:
         Raises:
             ValueError: not uint8 RGB of shape (N, H, W, 3) with sides of 8 to 4,096 pixels.
         """
-        _check(faces_NHWC)
+        require_faces(faces_NHWC)
         luma_NHW = faces_NHWC.astype(np.int64) @ LUMA_C
         detail_N = np.maximum(_variance(_laplacian(luma_NHW)) - ROUNDING, 0.0)
         ratio_N = detail_N / (_local_variance(luma_NHW) + FLOOR)
@@ -89,18 +82,6 @@ class Sharpness:
             "luma_mean": _mean(luma_NHW) / white,
             "luma_contrast": np.sqrt(_variance(luma_NHW)) / white,
         }
-
-
-def _check(faces_NHWC: npt.NDArray[Any]) -> None:
-    shape = faces_NHWC.shape
-    if faces_NHWC.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(
-            f"faces of shape {shape} and type {faces_NHWC.dtype}; uint8 RGB of shape (N, H, W, 3) is measured"
-        )
-    if not (BLOCK_px <= min(shape[1:3]) and max(shape[1:3]) <= SIDE_LIMIT_px):
-        raise ValueError(
-            f"faces of {shape[2]} x {shape[1]} pixels; sides of {BLOCK_px} to {SIDE_LIMIT_px} are measured"
-        )
 
 
 def _laplacian(luma_NHW: Int64) -> Int64:

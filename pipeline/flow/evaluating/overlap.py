@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.domain.calibration import Calibration
+from pipeline.domain.calibration import Calibration, images_of
 from pipeline.domain.cosines import NumpyProduct, exact_cosines
 from pipeline.domain.errors import CalibrationError
 from pipeline.domain.face_tables import FaceTable
@@ -160,7 +160,7 @@ def _level(trained: Embedded, tested: Embedded, calibration: Calibration, rule: 
     people = len(trained.rows)
     fitting = []
     for kind, blocks in calibration.one_to_many.items():
-        probe, reference = _images(kind)
+        probe, reference = images_of(kind)
         if blocks and probe <= tested.images and reference <= trained.images:
             block = next((b for b in blocks if b.n >= people), blocks[-1])
             lowest = max(USUAL_FPIR, round(1 - block.quantile[-1], 6))
@@ -175,13 +175,8 @@ def _level(trained: Embedded, tested: Embedded, calibration: Calibration, rule: 
         except CalibrationError as error:
             why = str(error)
             continue
-        return _Level(cos, fpir, *_images(kind), kind, calibrated)
+        return _Level(cos, fpir, *images_of(kind), kind, calibrated)
     raise CalibrationError(f"overlap: {why}; choose another rate (--overlap-fpir), or give a cosine (--overlap-cos)")
-
-
-def _images(kind: str) -> tuple[int, int]:
-    probe, reference = (1 if part == "sample" else int(part.removeprefix("template")) for part in kind.split("/"))
-    return probe, reference
 
 
 def _at_least(probes_PE: Float32, templates_ME: Float32, cos: float) -> tuple[Any, Any]:
