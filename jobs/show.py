@@ -14,7 +14,7 @@ from rich.table import Table
 from jobs.live import View, counted, duration, observer, sentence
 from jobs.show_balance import print_balance
 from jobs.show_leakage import print_leakage
-from jobs.show_lines import fact
+from jobs.show_lines import fact, share, table_of
 from jobs.show_lines import say as say_wrapped
 from jobs.show_variation import print_variation
 
@@ -68,36 +68,30 @@ def print_published(published: Published, uri: str, view: View) -> None:
 
 
 def _funnel(counts: Mapping[str, Any]) -> Table:
-    table = Table(title="What became of every candidate", title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("candidates", justify="right")
-    table.add_column("share", justify="right")
+    table = table_of("What became of every candidate", "", ">candidates", ">share")
     refused = counts["candidates_refused_at_enrolment"]
     drawn = counts["enrolled"] + sum(refused.values())
     table.add_row("candidate identities drawn", str(drawn), "")
     for reason, number in refused.items():
-        table.add_row(f"  refused: {reason}", str(number), _share(number, drawn))
-    table.add_row("  enrolled", str(counts["enrolled"]), _share(counts["enrolled"], drawn))
+        table.add_row(f"  refused: {reason}", str(number), share(number, drawn))
+    table.add_row("  enrolled", str(counts["enrolled"]), share(counts["enrolled"], drawn))
     table.add_section()
     make = counts["make"]
     table.add_row("images made", str(make["candidates"]), "")
     for reason, number in make["reasons"].items():
-        table.add_row(f"  refused: {reason}", str(number), _share(number, make["candidates"]))
-    table.add_row("  accepted", str(make["accepted"]), _share(make["accepted"], make["candidates"]))
+        table.add_row(f"  refused: {reason}", str(number), share(number, make["candidates"]))
+    table.add_row("  accepted", str(make["accepted"]), share(make["accepted"], make["candidates"]))
     if make["off_target"]:
-        table.add_row(
-            "    of these off target", str(make["off_target"]), _share(make["off_target"], make["candidates"])
-        )
-    table.add_row("  published", str(counts["images"]), _share(counts["images"], make["candidates"]))
+        table.add_row("    of these off target", str(make["off_target"]), share(make["off_target"], make["candidates"]))
+    table.add_row("  published", str(counts["images"]), share(counts["images"], make["candidates"]))
     if "twins" in counts:
         table.add_row("    and made of these: hard-condition twins", str(counts["twins"]), "")
     return table
 
 
 def _similarity(figures: Mapping[str, Any]) -> Table:
-    table = Table(title="Similarity within the set", title_justify="left", title_style="bold")
-    for name in ("mean cosine", "same person", "others", "EER", "genuine", "impostor"):
-        table.add_column(name, justify="left" if name == "mean cosine" else "right")
+    columns = ("mean cosine", ">same person", ">others", ">EER", ">genuine", ">impostor")
+    table = table_of("Similarity within the set", *columns)
     for role in ("judge", "auditor"):
         row = figures[role]
         if "eer" not in row:
@@ -145,7 +139,7 @@ def print_status(facts: Mapping[str, Any]) -> None:
     console.print(_stages(facts["stages"]))
     made = facts["stages"]["make"]
     if facts["reasons"]:
-        shown = (f"{reason} {n:,} ({_share(n, made['refused'])})" for reason, n in facts["reasons"].items())
+        shown = (f"{reason} {n:,} ({share(n, made['refused'])})" for reason, n in facts["reasons"].items())
         say(f"Images refused for {', '.join(shown)}")
     if facts["versions"]:
         console.print(_versions(facts["versions"]))
@@ -175,9 +169,7 @@ def _last_words(run: Mapping[str, Any]) -> str:
 
 
 def _stages(stages: Mapping[str, Any]) -> Table:
-    table = Table()
-    for name in ("stage", "units committed", "candidates", "accepted", "refused"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    table = table_of(None, "stage", ">units committed", ">candidates", ">accepted", ">refused")
     for stage, row in stages.items():
         # enrolment is closed and audits re-read: they count no candidates of their own
         counted = ("candidates", "accepted", "refused") if stage in ("enrol", "make", "ingest", "clean") else ()
@@ -189,9 +181,7 @@ def _stages(stages: Mapping[str, Any]) -> Table:
 
 
 def _versions(versions: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table()
-    for name in ("version", "grown from", "identities", "images"):
-        table.add_column(name, justify="right" if name in ("identities", "images") else "left")
+    table = table_of(None, "version", "grown from", ">identities", ">images")
     for row in versions:
         shown = [_of(row["identities"], row["identities_expected"]), _of(row["images"], row["images_expected"])]
         name = f"{row['version']} (retired)" if row["retired"] else row["version"]
@@ -253,7 +243,3 @@ def print_export(written: Sequence[Mapping[str, Any]]) -> None:
         part = f", part {facts['part']} of split {facts['split']}" if "part" in facts else ""
         console.print(f"{facts['uri']}: {facts['kind']}{part}", highlight=False, soft_wrap=True)
         console.print(f"num_classes = {facts['num_classes']}\nnum_image = {facts['num_images']}", highlight=False)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else ""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.show_lines import fact
+from jobs.show_lines import fact, table_of
 
 MOST_CELLS = 24
 """Cells that are printed; of more, those that are furthest from what was asked. The manifest has all."""
@@ -26,10 +26,8 @@ def print_balance(console: Console, balance: Mapping[str, Any]) -> None:
 def _cells(balance: Mapping[str, Any]) -> Table:
     by = " x ".join(balance["by"]) or "nothing"
     title = f"Balance over identities by {by} (as a model reads them; adjusted for its errors)"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("cell", no_wrap=True)
-    for name in ("asked", "reached", "share", "95 % interval", "adjusted"):
-        table.add_column(name, justify="right")
+    columns = ("cell", ">asked", ">reached", ">share", ">95 % interval", ">adjusted")
+    table = table_of(title, *columns, whole="cell")
     rows = balance["cells"]
     shown = sorted(rows, key=lambda r: -abs(r["asked"] - r["reached"]))[:MOST_CELLS] if len(rows) > MOST_CELLS else rows
     for row in shown:
@@ -41,9 +39,7 @@ def _cells(balance: Mapping[str, Any]) -> Table:
 
 
 def _values(values: Any) -> Table:
-    table = Table(title="The same by value", title_justify="left", title_style="bold")
-    for name in ("value", "asked", "reached", "share", "95 % interval"):
-        table.add_column(name, justify="left" if name == "value" else "right", overflow="fold")
+    table = table_of("The same by value", "value", ">asked", ">reached", ">share", ">95 % interval", fold=True)
     field = None
     for row in values:
         if row["field"] != field:

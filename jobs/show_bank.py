@@ -7,17 +7,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
-from jobs.show_lines import fact
+from jobs.show_lines import fact, table_of
 
 
 def print_bank(facts: Mapping[str, Any]) -> None:
     """Print a bank: its Gaussians with what each rests on, then where it comes from."""
     console = Console()
-    table = Table(title=f"Bank {facts['name']}", title_justify="left", title_style="bold")
-    for name in ("cell", "identities", "covariance", "shrinkage"):
-        table.add_column(name, justify="left" if name in ("cell", "covariance") else "right")
+    table = table_of(f"Bank {facts['name']}", "cell", ">identities", "covariance", ">shrinkage")
     for cell, fit in facts["cells"].items():
         table.add_row(cell, f"{fit['identities']:,}", fit["covariance"], f"{100 * fit['shrinkage']:.1f} %")
     console.print(table)

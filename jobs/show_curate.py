@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from jobs.live import duration
-from jobs.show_lines import fact
+from jobs.show_lines import fact, share, table_of
 
 if TYPE_CHECKING:
     from jobs.live import View
@@ -41,7 +41,8 @@ def print_curated(published: Published, uri: str, view: View) -> None:
     fact(console, "Labels", f"{told}{newest['joined_published']} joined published people")
     if newest["moved_faces"]:
         fact(console, "Moved", f"{newest['moved_faces']} images stand under another label than their source's")
-    if counts["images_ai_made"]:
+    # versions that an older release erased from do not say
+    if counts.get("images_ai_made"):
         fact(console, "AI-made", f"{counts['images_ai_made']} images say of themselves that a model made them")
     if newest["alike_published"]:
         pairs = ", ".join(f"{a} and {b} ({cos:.3f})" for a, b, cos in newest["alike_published"][:5])
@@ -68,33 +69,25 @@ def print_held(uri: str) -> None:
 
 def _account(inputs: Mapping[str, Any]) -> Table:
     """Return what became of every input: three numbers that add up, and why."""
-    table = Table(title="What became of every input", title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("inputs", justify="right")
-    table.add_column("share", justify="right")
+    table = table_of("What became of every input", "", ">inputs", ">share")
     total = inputs["listed"]
     table.add_row("listed", f"{total:,}", "")
     table.add_section()
-    table.add_row("kept", f"{inputs['kept']:,}", _share(inputs["kept"], total))
-    table.add_row("refused", f"{inputs['refused']:,}", _share(inputs["refused"], total))
-    table.add_row("unreadable", f"{inputs['unreadable']:,}", _share(inputs["unreadable"], total))
+    table.add_row("kept", f"{inputs['kept']:,}", share(inputs["kept"], total))
+    table.add_row("refused", f"{inputs['refused']:,}", share(inputs["refused"], total))
+    table.add_row("unreadable", f"{inputs['unreadable']:,}", share(inputs["unreadable"], total))
     table.add_section()
     for stage, reasons in inputs["reasons"].items():
         for reason, number in reasons.items():
-            table.add_row(f"  {_STAGES.get(stage, stage)}: {reason}", f"{number:,}", _share(number, total))
+            table.add_row(f"  {_STAGES.get(stage, stage)}: {reason}", f"{number:,}", share(number, total))
     return table
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def print_forecast(facts: Mapping[str, Any]) -> None:
     """Print what a curation would look at."""
     console = Console()
-    table = Table(title=f"What {facts['recipe']} would look at", title_justify="left", title_style="bold")
-    for name in ("source", "new inputs", "labels", "bytes", "known faults"):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    columns = ("source", ">new inputs", ">labels", ">bytes", ">known faults")
+    table = table_of(f"What {facts['recipe']} would look at", *columns)
     for one in facts["sources"]:
         faults = ", ".join(f"{n} {why}" for why, n in one["faults"].items()) or "none"
         table.add_row(one["source"], f"{one['inputs']:,}", f"{one['labels']:,}", decimal(one["bytes"]), faults)

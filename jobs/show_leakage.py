@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.show_lines import fact
+from jobs.show_lines import fact, table_of
 
 CONTROL = "control"
 
@@ -34,10 +34,8 @@ def print_leakage(console: Console, leakage: Mapping[str, Any] | str | None) -> 
 
 
 def _table(found: Mapping[str, Any]) -> Table:
-    title = "Nearest to the galleries, among what is published"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("recogniser", "compared", "found from", "strangers", "found", "nearest"):
-        table.add_column(name, justify="left" if name in ("recogniser", "compared") else "right", overflow="fold")
+    columns = ("recogniser", "compared", ">found from", ">strangers", ">found", ">nearest")
+    table = table_of("Nearest to the galleries, among what is published", *columns, fold=True)
     for role, reader in found.items():
         first, compared = role, reader["compared"]
         if not isinstance(compared, Mapping):

@@ -7,18 +7,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
-from jobs.show_lines import fact
+from jobs.show_lines import fact, table_of
 
 
 def print_models(facts: Mapping[str, Any]) -> None:
     """Print every model that is known: what it is, under which licence, and whether it is here."""
     console = Console()
-    table = Table(title="Published models", title_justify="left", title_style="bold")
-    for name in ("model", "what it is", "form", "commercial use", "here"):
-        # a name is what a user types: it is never cut
-        table.add_column(name, no_wrap=name == "model")
+    # a name is what a user types: it is never cut
+    table = table_of("Published models", "model", "what it is", "form", "commercial use", "here", whole="model")
     for model in facts["models"]:
         allowed = "allowed" if model["commercial"] else "no"
         table.add_row(model["name"], model["what"], model["form"], allowed, "yes" if model["here"] else "")

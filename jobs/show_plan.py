@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from jobs.show_lines import fact, say
+from jobs.show_lines import fact, say, table_of
 
 
 def print_plan(facts: Mapping[str, Any]) -> None:
@@ -24,9 +24,7 @@ def print_plan(facts: Mapping[str, Any]) -> None:
     grows = f"grows version {facts['parent']}" if facts["parent"] else "begins a dataset"
     say(console, f"{facts['recipe']} at {where}: {grows} (generation {facts['generation']})")
     console.print()
-    cells = Table(title="Identities by cell", title_justify="left", title_style="bold")
-    for name in ("cell", "published", "new"):
-        cells.add_column(name, justify="left" if name == "cell" else "right")
+    cells = table_of("Identities by cell", "cell", ">published", ">new")
     for cell, (published, added) in facts["cells"].items():
         cells.add_row(cell or "all", f"{published:,}", f"{added:,}")
     cells.add_section()
@@ -72,9 +70,7 @@ def _costs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _thresholds(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="Thresholds under the judge's calibration", title_justify="left", title_style="bold")
-    for name in ("threshold", "cosine", "FMR (comparison)"):
-        table.add_column(name, justify="right" if name == "cosine" else "left")
+    table = table_of("Thresholds under the judge's calibration", "threshold", ">cosine", "FMR (comparison)")
     for row in rows:
         table.add_row(row["where"], f"{row['cos']:.4f}", row["fmr"])
     return table

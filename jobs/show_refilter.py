@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from jobs.live import counted
 from jobs.show import print_published as print_version
-from jobs.show_lines import fact, say
+from jobs.show_lines import fact, say, table_of
 
 if TYPE_CHECKING:
     from jobs.live import View
@@ -51,9 +50,7 @@ def _print_outcome(
     *,
     filled: bool = False,
 ) -> None:
-    table = Table(title="Stored images judged again", title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("images", justify="right")
+    table = table_of("Stored images judged again", "", ">images")
     if images_before is not None:
         table.add_row("published before", f"{images_before:,}")
     table.add_row("stay or come back", f"{facts['images_kept']:,}")
@@ -65,9 +62,7 @@ def _print_outcome(
     cells = facts["left_out_by_cell"]
     if cells:
         reasons = sorted({r for found in cells.values() for r in found})
-        by_cell = Table(title="Left out by cell", title_justify="left", title_style="bold")
-        for name in ("cell", *reasons):
-            by_cell.add_column(name, justify="left" if name == "cell" else "right")
+        by_cell = table_of("Left out by cell", "cell", *(f">{reason}" for reason in reasons))
         for cell, found in cells.items():
             by_cell.add_row(cell, *(f"{found.get(r, 0):,}" for r in reasons))
         console.print(by_cell)

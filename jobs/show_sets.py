@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.show_lines import fact
+from jobs.show_lines import fact, table_of
 from jobs.show_lines import say as say_wrapped
 
 if TYPE_CHECKING:
@@ -24,11 +24,8 @@ def print_split(facts: Mapping[str, Any]) -> None:
     say = functools.partial(say_wrapped, console)
     source = facts["source"]
     say(f"{facts['uri']}, version {source['version']}: {facts['identities']:,} identities")
-    table = Table(title=f"Split {facts['name']}", title_justify="left", title_style="bold")
-    table.add_column("cell")
     names = list(facts["parts"])
-    for name in names:
-        table.add_column(name, justify="right")
+    table = table_of(f"Split {facts['name']}", "cell", *(f">{name}" for name in names))
     table.add_row("asked", *(f"{float(Fraction(facts['parts'][n])):.1%}" for n in names))
     table.add_section()
     for cell, parts in facts["reached_by_cell"].items():
@@ -76,9 +73,7 @@ def print_diff(facts: Mapping[str, Any]) -> None:
     for key, title in SECTIONS:
         if facts[key]:
             console.print(_differences(title, facts[key]))
-    table = Table(title="People and images", title_justify="left", title_style="bold")
-    for name in ("", "A", "B", "added", "removed", "changed"):
-        table.add_column(name, justify="right" if name else "left")
+    table = table_of("People and images", "", ">A", ">B", ">added", ">removed", ">changed")
     people, images = facts["identities"], facts["images"]
     table.add_row("identities", *(f"{people[k]:,}" for k in ("a", "b", "added", "removed", "relabelled")))
     table.add_row("images", *(f"{images[k]:,}" for k in ("a", "b", "added", "removed", "changed")))
@@ -92,10 +87,7 @@ def print_diff(facts: Mapping[str, Any]) -> None:
 
 
 def _differences(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("", overflow="fold")
-    for name in ("A", "B"):
-        table.add_column(name, justify="right", overflow="fold")
+    table = table_of(title, "", ">A", ">B", fold=True)
     # what stands high in the tree says more than the last bin of a histogram
     for row in sorted(rows, key=lambda r: (r["name"].count("."), r["name"]))[:MOST_ROWS]:
         table.add_row(*(Text(t) for t in (row["name"], _value(row["a"]), _value(row["b"]))))
@@ -121,9 +113,8 @@ def print_merged(published: Published, uri: str) -> None:
     if published.resumed:
         say_wrapped(console, f"{uri} is merged already: version {manifest.version}; nothing was made anew.")
         console.print()
-    table = Table(title=f"{manifest.name}, merged", title_justify="left", title_style="bold")
-    for name in ("source", "identities", "images", "identities left out", "images left out"):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    columns = ("source", ">identities", ">images", ">identities left out", ">images left out")
+    table = table_of(f"{manifest.name}, merged", *columns)
     for source in counts["merged"]:
         gone = ", ".join(f"{n:,} {why}" for why, n in source["identities_left_out"].items())
         copies = ", ".join(f"{n:,} {why}" for why, n in source["images_left_out"].items())

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.show_lines import say
+from jobs.show_lines import say, table_of
 from pipeline.domain.variation import OVERALL, Shortfall, TOLERANCE_points, shortfalls
 
 MOST_CELLS = 6
@@ -31,10 +31,8 @@ def print_variation(console: Console, variation: Sequence[Mapping[str, Any]]) ->
 
 def _summary(variation: Sequence[Mapping[str, Any]]) -> Table:
     title = "Variation: asked of the images and measured in them (deficit in points)"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("condition", no_wrap=True)
-    for name in ("images", "distance", "correlation", "off target", "deficit"):
-        table.add_column(name, justify="right")
+    columns = ("condition", ">images", ">distance", ">correlation", ">off target", ">deficit")
+    table = table_of(title, *columns, whole="condition")
     for facts in variation:
         condition, measure = facts["condition"], facts["measure"]
         name = condition if condition == measure else f"{condition}, read by {measure}"

@@ -17,7 +17,7 @@ from jobs import show, show_bank, show_calibration, show_refilter
 from jobs.live import View
 from jobs.show_balance import print_balance
 from jobs.show_leakage import print_leakage
-from jobs.show_lines import LABEL, fact, say
+from jobs.show_lines import LABEL, fact, say, share, table_of
 from jobs.wiring.refiltering import changed_recipe, refilter_on
 from pipeline.adapters import sketch
 from pipeline.adapters.stores import MemoryStore
@@ -218,3 +218,21 @@ def test_identities_without_a_cell_are_counted(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "Without cell 10 of 40 identities" in shown
     assert "80 images (2 each)" in shown
+
+
+def test_columns_of_numbers_stand_at_the_right() -> None:
+    """A column whose name follows `>` is one of numbers; what is whole is never cut, and other words fold if asked."""
+    table = table_of("People", "name", ">images", "why", whole="name", fold=True)
+    assert [(c.header, c.justify, c.no_wrap, c.overflow) for c in table.columns] == [
+        ("name", "left", True, "fold"), ("images", "right", False, "fold"), ("why", "left", False, "fold"),
+    ]  # fmt: skip
+    table.add_row("anna", "12", "")
+    console = console_of(60)
+    console.print(table)
+    assert text_of(console).splitlines()[0].rstrip() == "People"
+    assert "│ anna │     12 │" in text_of(console)
+
+
+def test_a_share_of_nothing_is_not_said() -> None:
+    """Parts are told in percent with one decimal, and not where there is no whole."""
+    assert (share(1, 3), share(0, 5), share(0, 0)) == ("33.3 %", "0.0 %", "")
