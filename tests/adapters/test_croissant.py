@@ -54,17 +54,6 @@ def other(tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
-@pytest.fixture
-def mlc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return mlcroissant, unpacking below the test's own folder."""
-    import mlcroissant
-    from etils import epath
-    from mlcroissant._src.operation_graph.operations import extract
-
-    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "unpacked"))
-    return mlcroissant
-
-
 def described(root: Path, version: str) -> dict[str, Any]:
     """Return a version's Croissant as JSON."""
     found: dict[str, Any] = json.loads((root / "versions" / version / "croissant.json").read_text())

@@ -43,17 +43,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def mlc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return mlcroissant, unpacking below the test's own folder."""
-    import mlcroissant
-    from etils import epath
-    from mlcroissant._src.operation_graph.operations import extract
-
-    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "unpacked"))
-    return mlcroissant
-
-
 def place(root: Path, kind: str) -> Path:
     """Return where an export lies."""
     return root / "exports" / "v000001" / kind

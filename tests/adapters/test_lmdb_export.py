@@ -24,7 +24,7 @@ from pipeline.domain.errors import StoreError, UserError
 from pipeline.domain.manifest import IndexRow
 from pipeline.flow.exporting import StoredFacts
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.worlds import Silent, mint, sketches
+from tests.worlds import Silent, copy_of, mint, sketches
 
 ABOUT = {"name": "tiny", "version": "v000001", "digest": "d" * 64, "seed": 7}
 
@@ -58,9 +58,7 @@ def keys(path: Path) -> list[str]:
 @pytest.mark.parametrize("recogniser", ["judge", "sketch-auditor"])
 def test_embeddings_are_those_of_the_images(source: MemoryStore, tmp_path: Path, recogniser: str) -> None:
     """A record of three holds an .npy file of the image's own embedding, the judge's or an added recogniser's."""
-    store = MemoryStore()
-    for path in source.list(""):
-        store.put(path, source.get(path))
+    store = copy_of(source)
     if recogniser != "judge":
         wiring.measure_on(store, recogniser, [], Silent())
     wiring.export_on(store, LmdbExporter(LmdbOptions(features=recogniser)), LocalStore(tmp_path))

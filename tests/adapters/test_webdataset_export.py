@@ -24,6 +24,8 @@ from pipeline.domain.manifest import IndexRow, canonical_json, sha256_hex
 from pipeline.domain.ports import Exporter, Store
 from pipeline.domain.records import Candidate, Sample, minted_key
 from pipeline.domain.storage import Range
+from tests.contracts.exporter_contract import Recording
+from tests.worlds import filled
 
 SMALL = WebDatasetOptions(shard_bytes=20_000)
 ABOUT = {"name": "tiny", "version": "v000001", "digest": "d" * 64, "seed": 7}
@@ -162,7 +164,7 @@ def test_manifest_describes_the_files(source: Store, index: list[IndexRow]) -> N
 
 def test_finished_export_is_not_made_again(source: Store, index: list[IndexRow]) -> None:
     """A second run writes nothing and gives the same summary."""
-    target = _Recording()
+    target = Recording()
     first = WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     target.writes.clear()
     assert WebDatasetExporter(SMALL).export(source, index, target, ABOUT) == first
@@ -203,7 +205,7 @@ def test_unfinished_export_is_made_again(source: Store, index: list[IndexRow], h
 
 def test_manifest_is_gone_while_files_are_replaced(source: Store, index: list[IndexRow]) -> None:
     """An export of a newer version into the same place removes the manifest first and writes it last."""
-    target = _Recording()
+    target = Recording()
     WebDatasetExporter(SMALL).export(source, index, target, ABOUT)
     target.writes.clear()
     WebDatasetExporter(SMALL).export(source, index, target, ABOUT | {"version": "v000002"})
@@ -231,9 +233,7 @@ def test_windows_change_requests_and_nothing_else(
 ) -> None:
     """However many images are fetched at once, all come in the order asked for; a window holds no more than it may."""
     monkeypatch.setattr(images, "WINDOW_bytes", window_bytes)
-    store = _Counting()
-    for path in source.list(""):
-        store.put(path, source.get(path))
+    store = filled(_Counting(), source)
     rows = list(images.shuffled(index, 7))
     found = list(images.with_images(store, rows))
     assert [row for row, _ in found] == rows
@@ -268,9 +268,7 @@ def test_export_must_be_told_its_version(source: Store, index: list[IndexRow]) -
 
 def test_export_into_the_dataset_itself(source: Store, index: list[IndexRow], tmp_path: Path) -> None:
     """Below a prefix of the dataset's own store the export touches nothing else."""
-    dataset = LocalStore(tmp_path)
-    for path in source.list(""):
-        dataset.put(path, source.get(path))
+    dataset = filled(LocalStore(tmp_path), source)
     before = _bytes(dataset)
     WebDatasetExporter().export(dataset, index, PrefixedStore(dataset, "exports/v000001/webdataset"), ABOUT)
     after = _bytes(dataset)
@@ -325,24 +323,6 @@ def test_card_states_counts_and_shards_that_exist(source: Store, index: list[Ind
     urls = re.search(r'wds.WebDataset\("(.*?)"', card)
     assert urls is not None
     assert wds.shardlists.expand_urls(urls.group(1)) == target.list("train-")
-
-
-class _Recording(MemoryStore):
-    """A store that writes down its changes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[str] = []
-
-    def put(self, path: str, data: bytes) -> None:
-        """Note and put; files come through here too."""
-        self.writes.append(f"put {path}")
-        super().put(path, data)
-
-    def delete(self, path: str) -> None:
-        """Note and delete."""
-        self.writes.append(f"delete {path}")
-        super().delete(path)
 
 
 def _archive(data: bytes) -> tarfile.TarFile:

@@ -35,17 +35,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def mlc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return mlcroissant, unpacking below the test's own folder."""
-    import mlcroissant
-    from etils import epath
-    from mlcroissant._src.operation_graph.operations import extract
-
-    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "unpacked"))
-    return mlcroissant
-
-
 def pixels(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return key -> crop and whole picture of every published image, as they are stored."""
     store, segments, codec = LocalStore(root), Segments(), JpegCodec()

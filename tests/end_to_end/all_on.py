@@ -21,9 +21,8 @@ from pipeline.execute.run import complete, generate, refilter
 from pipeline.execute.session import Session
 from pipeline.flow.verify import verify
 from tests.end_to_end.test_same_digest import Shuffled
-from tests.flow.test_run import copy_of
 from tests.recipes import all_on_recipe
-from tests.worlds import Silent, sketches
+from tests.worlds import Silent, copy_of, sketches
 
 LOOKAHEAD = 3
 INLINE: dict[str, Any] = {"executor": "inline"}

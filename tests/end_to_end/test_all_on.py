@@ -41,9 +41,9 @@ from tests.end_to_end.all_on import (
     session_for,
 )
 from tests.end_to_end.commands import command, run, written
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import MADE_UP, all_on_recipe
-from tests.worlds import sketches
+from tests.worlds import copy_of, filled, sketches
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +225,7 @@ def test_vectors_are_fingerprinted_and_what_is_said_of_them_is_not(tmp_path: Pat
 
 def killed_at(life: Life, name: str, dies_at: int, *, after: bool) -> bool:
     """Kill a step at a write and run it again; return whether it had so many writes."""
-    store, step = DyingStore(dies_at, after=after), STEPS[name]
-    for path in life.before(name).list(""):
-        MemoryStore.put(store, path, life.before(name).get(path))
+    store, step = filled(DyingStore(dies_at, after=after), life.before(name)), STEPS[name]
     try:
         step(store, None, {})
     except Killed:

@@ -8,11 +8,11 @@ from jobs import wiring
 from pipeline.adapters.stores import MemoryStore
 from pipeline.flow.erase.plan import Wanted
 from pipeline.flow.versions import read_manifest
-from tests.flow.erasing import found, problems, rows_of, traces
+from tests.flow.erasing import found, rows_of, traces
 from tests.flow.test_growth import asked
 from tests.s3 import server
 from tests.s3.stores import store_at
-from tests.worlds import Silent, mint
+from tests.worlds import Silent, copy_of, filled, mint, problems
 
 VERSIONED = (
     b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Status>Enabled</Status>'
@@ -28,17 +28,14 @@ def test_a_bucket_is_left_without_it_and_kept_versions_are_named(monkeypatch: py
     mint(asked(2, 2, exports=[]), whole)
     store = store_at(f"s3://{bucket}/set")
     assert server.running().ask("PUT", f"/{bucket}?versioning", VERSIONED)[0] == 200
-    for path in whole.list(""):
-        store.put(path, whole.get(path))
+    filled(store, whole)
     who = rows_of(whole)[0].identity
     sought = traces(whole, [who])
     assert store.deleted_versions() == []
 
     done = wiring.erase_on(store, wiring.dataset_recipe(store), Wanted(identities=(who,)), Silent())
 
-    here = MemoryStore()
-    for path in store.list(""):
-        here.put(path, store.get(path))
+    here = copy_of(store)
     assert found(here, sought) == []
     assert problems(here) == []
     assert read_manifest(here, "v000002").tombstones.identities == (who,)

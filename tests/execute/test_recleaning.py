@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
-from pipeline.adapters.stores import LocalStore, MemoryStore
-from pipeline.domain.errors import FacemintError, PlanMismatchError, UserError
-from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
-from tests.flow.erasing import DyingAtAnyChange, filled
-from tests.flow.private_world import copied
+from pipeline.adapters.stores import LocalStore
+from pipeline.domain.errors import PlanMismatchError, UserError
+from tests.command_line import facts_of, refused
+from tests.crawls import blend, crawl, crawl_recipe, crawled, gather, outcomes, png
+from tests.flow.erasing import DyingAtAnyChange
 from tests.flow.test_run import Killed
-from tests.worlds import Silent, bytes_of
+from tests.worlds import Silent, bytes_of, copy_of, filled
 
 BY = "sketch-auditor"
 LEVELS = {"link_cos": 0.8, "keep_cos": 0.9, "same_cos": 0.75}
-
-
-def blend(one: int, other: int, image: int) -> np.ndarray:
-    """Return a picture of somebody who looks like two made-up people."""
-    both = 0.55 * picture(one, image).astype(np.float64) + 0.45 * picture(other, image)
-    return both.round().astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(made: Path, tmp_path: Path) -> Path:
     """Return a copy of it that may be changed."""
-    store, out = LocalStore(made), LocalStore(tmp_path / "set")
-    for path in store.list(""):
-        out.put(path, store.get(path))
-    return tmp_path / "set"
-
-
-def facemint(*arguments: object) -> Any:
-    """Run a command with --json in this process; return what it prints."""
-    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-    assert done.exit_code == 0, repr(done.exception)
-    return json.loads(done.stdout[min(n for n in map(done.stdout.find, "{[") if n >= 0) :])
+    return Path(shutil.copytree(made, tmp_path / "set"))
 
 
 def levels() -> list[str]:
@@ -72,7 +52,7 @@ def test_what_another_recogniser_finds_leaves(place: Path) -> None:
     """The look-alike goes with a reason, whoever looks like one person is reported, and every other label stays."""
     store = LocalStore(place)
     before = outcomes(store)
-    told = facemint("reclean", place, "--by", BY, *levels())
+    told = facts_of("reclean", place, "--by", BY, *levels())
     after = outcomes(store)
     assert after["p01/other.png"][0] is None
     assert {p: o for p, o in after.items() if p != "p01/other.png"} == {
@@ -93,24 +73,24 @@ def test_a_dry_run_writes_nothing(place: Path) -> None:
     """It says the same and leaves every byte as it was."""
     store = LocalStore(place)
     before = {path: store.get(path) for path in store.list("")}
-    facts = facemint("reclean", place, "--by", BY, *levels(), "--dry-run")
+    facts = facts_of("reclean", place, "--by", BY, *levels(), "--dry-run")
     assert facts["images_left_out"] == 1
     assert {path: store.get(path) for path in store.list("")} == before
 
 
 def test_again_changes_nothing_and_anew_can_be_had(place: Path) -> None:
     """The same command stands on what it did; other thresholds need the filter taken back, and --replace."""
-    facemint("reclean", place, "--by", BY, *levels())
+    facts_of("reclean", place, "--by", BY, *levels())
     store = LocalStore(place)
     before = bytes_of(store)
-    assert facemint("reclean", place, "--by", BY, *levels())["version"] == "v000002"
+    assert facts_of("reclean", place, "--by", BY, *levels())["version"] == "v000002"
     assert bytes_of(store) == before
     strict = ["--link-cos", 0.2, "--keep-cos", 0.2]
     assert "with other thresholds" in refused("reclean", place, "--by", BY, *strict)
     assert "take that back first" in refused("reclean", place, "--by", BY, *strict, "--replace")
-    facemint("refilter", place, "--set", "filters=[]")
+    facts_of("refilter", place, "--set", "filters=[]")
     assert outcomes(store)["p01/other.png"][0] is not None
-    told = facemint("reclean", place, "--by", BY, *strict, "--replace")
+    told = facts_of("reclean", place, "--by", BY, *strict, "--replace")
     assert told["reclean"]["images_left_out"] == 0
     assert told["reclean"]["version"] == "v000003"
 
@@ -147,15 +127,12 @@ def test_rounds_and_growth(tmp_path: Path) -> None:
 def test_killed_and_run_again(made: Path, dies_at: int) -> None:
     """Whichever write is the last one, the same command ends in the same version."""
     home = LocalStore(made)
-    source, straight = MemoryStore(), MemoryStore()
-    for path in home.list(""):
-        source.put(path, home.get(path))
-        straight.put(path, home.get(path))
+    straight = copy_of(home)
     wiring.reclean_on(straight, BY, LEVELS, Silent())
-    dying = filled(DyingAtAnyChange(dies_at, after=True), source)
+    dying = filled(DyingAtAnyChange(dies_at, after=True), home)
     with pytest.raises(Killed):
         wiring.reclean_on(dying, BY, LEVELS, Silent())
-    store = copied(dying)
+    store = copy_of(dying)
     wiring.reclean_on(store, BY, LEVELS, Silent())
     assert bytes_of(store) == bytes_of(straight)
 
@@ -163,18 +140,10 @@ def test_killed_and_run_again(made: Path, dies_at: int) -> None:
 def test_the_numbers_are_private(place: Path) -> None:
     """What is written of real people lies under private/; a published copy needs none of it."""
     before = set(LocalStore(place).list(""))
-    facemint("reclean", place, "--by", BY, *levels())
+    facts_of("reclean", place, "--by", BY, *levels())
     new = [p for p in LocalStore(place).list("") if p not in before and "main-cluster" in p]
     assert new
     assert all(p.startswith("private/measures/") for p in new)
-
-
-def refused(*arguments: object) -> str:
-    """Return the one line with which a command ends, the user's mistake."""
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    assert isinstance(done.exception, FacemintError), done.output
-    assert done.exception.exit_status == 2
-    return str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,10 @@ from pipeline.flow.commit import enrolled_path, enrolled_receipt_name
 from pipeline.flow.curating.review import Item
 from pipeline.flow.orphans import find_orphans
 from pipeline.flow.versions import image_rows, read_manifest
-from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes, picture, png
-from tests.flow.erasing import DyingAtAnyChange, erase, filled
-from tests.flow.private_world import copied
+from tests.crawls import blend, crawl, crawl_recipe, crawled, gather, outcomes, picture, png
+from tests.flow.erasing import DyingAtAnyChange, erase
 from tests.flow.test_run import Killed
-from tests.worlds import bytes_of
+from tests.worlds import bytes_of, copy_of, filled
 
 QUEUE, PAGE, LOG = "private/review/g0.csv", "private/review/g0.html", "private/review/g0-decided.csv"
 
@@ -64,12 +63,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def blend(one: int, other: int, image: int) -> np.ndarray:
-    """Return a picture of somebody who looks like two made-up people."""
-    both = 0.55 * picture(one, image).astype(np.float64) + 0.45 * picture(other, image)
-    return both.round().astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def made(root: Path) -> MemoryStore:
     """Return a curation that holds."""
@@ -81,13 +74,13 @@ def made(root: Path) -> MemoryStore:
 @pytest.fixture
 def held(made: MemoryStore) -> MemoryStore:
     """Return a copy of it that may be changed."""
-    return copied(made)
+    return copy_of(made)
 
 
 @pytest.fixture(scope="module")
 def untouched(root: Path, made: MemoryStore) -> dict[str, tuple[int | None, str]]:
     """Return what becomes of every input where nobody decides otherwise."""
-    store = copied(made)
+    store = copy_of(made)
     run(root, store)
     return outcomes(store)
 
@@ -273,12 +266,12 @@ def whole(store: Store) -> dict[str, bytes]:
 def test_decisions_outlive_a_kill(root: Path, drawn: tuple[MemoryStore, bytes], dies_at: int, after: bool) -> None:
     """A run with decisions that is killed ends in their dataset, without naming them again once they were taken."""
     made, body = drawn
-    straight = copied(made)
+    straight = copy_of(made)
     run(root, straight, body)
     dying = filled(DyingAtAnyChange(dies_at, after=after), made)
     with pytest.raises(Killed):
         run(root, dying, body)
-    store = copied(dying)
+    store = copy_of(dying)
     taken = store.size("private/review/g0.given.csv") is not None
     run(root, store, None if taken else body)
     assert whole(store) == whole(straight)
@@ -293,7 +286,7 @@ def drawn(root: Path, made: MemoryStore) -> tuple[MemoryStore, bytes]:
         run(root, store)
     assert store.list("receipts/make-")
     assert not store.list("versions/")
-    return copied(store), body
+    return copy_of(store), body
 
 
 def test_the_page_is_one_file_with_crops_alone(held: MemoryStore) -> None:

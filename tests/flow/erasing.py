@@ -7,25 +7,21 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from jobs import wiring
-from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.segments import Segments
-from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.manifest import IndexRow, Receipt, canonical_json
 from pipeline.domain.ports import Store
 from pipeline.domain.twins import parent_of
 from pipeline.execute.erasing import Erased
 from pipeline.flow.commit import receipts
 from pipeline.flow.erase.plan import Wanted
-from pipeline.flow.verify import verify
 from pipeline.flow.versions import published_rows, read_manifest, versions
-from tests.flow.test_run import Killed
+from tests.flow.test_run import DyingStore, Killed
 from tests.worlds import Silent
 
 FORGOTTEN = ("runs/",)
@@ -34,40 +30,8 @@ TIMED = ("erasures/", "private/suppressed/")
 """They say when, and are salted."""
 
 
-class DyingAtAnyChange(MemoryStore):
+class DyingAtAnyChange(DyingStore):
     """A store whose process dies at the n-th change, a removal too, before or after it is done."""
-
-    def __init__(self, dies_at: int, *, after: bool) -> None:
-        """Count down from `dies_at`."""
-        super().__init__()
-        self.left, self.after = dies_at, after
-
-    def _dies(self, path: str) -> bool:
-        if path.startswith("runs/"):
-            return False
-        self.left -= 1
-        if self.left == 0 and not self.after:
-            raise Killed
-        return self.left == 0
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create, or die."""
-        dies = self._dies(path)
-        created = super().put_if_absent(path, data)
-        if dies:
-            raise Killed
-        return created
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write, or die."""
-        dies = self._dies(path)
-        super().put(path, data)
-        if dies:
-            raise Killed
-
-    def put_file(self, path: str, source: Path) -> None:
-        """Write a file, or die."""
-        self.put(path, source.read_bytes())
 
     def delete(self, path: str) -> None:
         """Remove, or die."""
@@ -77,22 +41,10 @@ class DyingAtAnyChange(MemoryStore):
             raise Killed
 
 
-def filled(store: MemoryStore, source: MemoryStore) -> MemoryStore:
-    """Return the store with the files of another one."""
-    for path in source.list(""):
-        MemoryStore.put(store, path, source.get(path))
-    return store
-
-
 def erase(store: Store, *identities: int, images: Sequence[str] = (), sources: Sequence[int] = ()) -> Erased:
     """Erase from a dataset."""
     wanted = Wanted(identities, tuple(images), tuple(sources))
     return wiring.erase_on(store, wiring.dataset_recipe(store), wanted, Silent())
-
-
-def problems(store: Store, *, deep: bool = True) -> list[str]:
-    """Return what a verification finds."""
-    return [str(p) for p in verify(store, Segments(), JpegCodec(), deep=deep).problems]
 
 
 def rows_of(store: Store, version: str | None = None) -> list[IndexRow]:

@@ -12,7 +12,6 @@ from PIL import Image
 from jobs import wiring
 from jobs.wiring.curating import curation_on
 from pipeline.adapters.sketch import DIMENSIONS, SketchGenerator, SketchGeneratorOptions
-from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.ports import Store
 from pipeline.domain.recipe import Recipe
 from pipeline.domain.records import unit_rows
@@ -72,11 +71,3 @@ def curated(recipe: Recipe, store: Store) -> Published:
         return published
     finally:
         kit.decoder.close()  # type: ignore[attr-defined]
-
-
-def copied(made: MemoryStore) -> MemoryStore:
-    """Return a dataset's files on a store of their own, which may be changed."""
-    store = MemoryStore()
-    for path in made.list(""):
-        store.put(path, made.get(path))
-    return store

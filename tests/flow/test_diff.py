@@ -16,9 +16,8 @@ from pipeline.domain.manifest import segment_path
 from pipeline.execute.run import refilter
 from pipeline.flow.diff import KINDS, diff
 from pipeline.flow.versions import published_rows, read_manifest, versions
-from tests.flow.test_run import copy_of
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, mint, sketches
+from tests.worlds import Silent, copy_of, mint, sketches
 
 TABLES = ParquetTables()
 LISTS = ("recipe", "counts", "refusals", "balance", "figures", "models", "use")

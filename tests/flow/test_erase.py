@@ -20,20 +20,11 @@ from pipeline.flow.commit import receipts
 from pipeline.flow.erase.journal import PREFIX, unfinished
 from pipeline.flow.erase.suppression import Suppressed
 from pipeline.flow.versions import published_rows, read_manifest, versions
-from tests.flow.erasing import (
-    DyingAtAnyChange,
-    erase,
-    filled,
-    final,
-    found,
-    problems,
-    rows_of,
-    traces,
-)
+from tests.flow.erasing import DyingAtAnyChange, erase, final, found, rows_of, traces
 from tests.flow.test_growth import asked
-from tests.flow.test_run import Killed, copy_of
+from tests.flow.test_run import Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, mint
+from tests.worlds import Silent, copy_of, filled, mint, problems
 
 OWN, OTHER, YAW = sketch_recipe()["filters"]
 RECIPE = asked(

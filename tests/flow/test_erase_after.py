@@ -22,11 +22,10 @@ from pipeline.flow.commit import receipts
 from pipeline.flow.orphans import find_orphans
 from pipeline.flow.sidecars import read_added_embeddings
 from pipeline.flow.versions import read_manifest, versions
-from tests.flow.erasing import Traces, erase, found, problems, rows_of, traces
+from tests.flow.erasing import Traces, erase, found, rows_of, traces
 from tests.flow.test_growth import PEOPLE, asked
-from tests.flow.test_run import copy_of
 from tests.recipes import all_on_recipe, sketch_recipe
-from tests.worlds import Silent, mint
+from tests.worlds import Silent, copy_of, mint, problems
 
 RECIPE = asked(6, 3)
 

@@ -8,10 +8,9 @@ from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import StoreError
 from pipeline.flow.commit import receipts
 from pipeline.flow.versions import versions
-from tests.flow.erasing import erase, found, problems, rows_of, traces
+from tests.flow.erasing import erase, found, rows_of, traces
 from tests.flow.test_growth import asked
-from tests.flow.test_run import copy_of
-from tests.worlds import mint
+from tests.worlds import copy_of, mint, problems
 
 RECIPE = asked(6, 3)
 

@@ -27,7 +27,7 @@ from pipeline.flow.orphans import find_orphans
 from pipeline.flow.splits import Asked
 from pipeline.flow.versions import published_rows, read_manifest
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, mint, sketches
+from tests.worlds import Silent, copy_of, mint, sketches
 
 TWINS = [{"use": "darkness", "share": 0.5}]
 PARTS = (Part("train", Fraction(1, 2)), Part("val", Fraction(1, 4)), Part("test", Fraction(1, 4)))
@@ -199,9 +199,7 @@ def test_a_part_that_cannot_be_written_is_named(dataset: MemoryStore) -> None:
 
 def test_facts_hold_what_was_added_later(dataset: MemoryStore) -> None:
     """Conditions and measures come by key, those of side-cars among them; embeddings are unit rows, as stored."""
-    store = MemoryStore()
-    for path in dataset.list(""):
-        store.put(path, dataset.get(path))
+    store = copy_of(dataset)
     segment = published_rows(Segments(), store, read_manifest(store, "v000001"))[0].segment
     before = StoredFacts(store, Segments()).numbers(segment)
     wiring.measure_on(store, "sharpness", [], Silent())

@@ -15,9 +15,9 @@ from pipeline.domain.recipe import Recipe
 from pipeline.execute.run import Published
 from pipeline.flow.commit import receipts
 from pipeline.flow.versions import published_rows, read_manifest, versions
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, filled, mint, sketches
 
 PEOPLE = sketch_recipe()["identities"]
 TWO_CELLS = {"round/light": 0.5, "square/dark": 0.5}
@@ -113,9 +113,7 @@ def test_growth_killed_at_any_write_ends_in_the_same_bytes(grown: MemoryStore, e
     for number, step in enumerate(STEPS):
         for after in (False, True):
             for dies_at in range(1 + number % every, 200, every):
-                store = DyingStore(dies_at, after=after)
-                for path in base.list(""):
-                    MemoryStore.put(store, path, base.get(path))
+                store = filled(DyingStore(dies_at, after=after), base)
                 try:
                     mint(step, store)
                 except Killed:
@@ -169,9 +167,7 @@ def test_a_step_that_is_begun_must_be_finished_first(grown: MemoryStore) -> None
     """A growth that was killed is resumed by its own recipe; a third plan is told so; more rounds are allowed."""
     store = copy_of(grown)
     more = asked(13, 4, THREE_CELLS, rounds=1)
-    step = DyingStore(4, after=True)
-    for path in store.list(""):
-        MemoryStore.put(step, path, store.get(path))
+    step = filled(DyingStore(4, after=True), store)
     with pytest.raises(Killed):
         mint(more, step)
     with pytest.raises(PlanMismatchError, match=r"generation 4 is begun and not published.*recipes/g4.yaml"):

@@ -27,9 +27,8 @@ from pipeline.execute.run import generate
 from pipeline.flow.leakage import FacesDigest, gallery_root, pack, read_note, unpack
 from pipeline.flow.rounds import Harvest, close_round
 from pipeline.flow.versions import published_rows
-from tests.flow.test_run import copy_of
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, mint, sketches
 
 MADE_UP = {"licence": "made up", "lawful_basis": "nobody of it is a person"}
 CONTROL = "sketch://faces?identities=300&images=3&seed=12"

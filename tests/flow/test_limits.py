@@ -24,7 +24,7 @@ from pipeline.flow.commit import receipts
 from pipeline.flow.limits import LEAST_CANDIDATES, Limit, Watch, limits_of
 from pipeline.flow.quarantine import DEATHS_ALLOWED, Quarantine
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, mint, sketches
 
 LIMIT = Limit("filters.0.stop_above", "own-template", ("own_template_too_far",), 0.5)
 OFTEN = Limit("filters.1.stop_above", "exposure", ("too_dark", "too_bright"), 0.25)
@@ -236,9 +236,7 @@ def test_a_stopped_run_goes_on_once_the_knob_is_turned(free: MemoryStore, knob: 
 
 def test_what_is_published_is_stopped_by_nobody(free: MemoryStore) -> None:
     """A limit that is lowered after the fact does not unpublish; a lost segment is made again all the same."""
-    store = MemoryStore()
-    for path in free.list(""):
-        store.put(path, free.get(path))
+    store = copy_of(free)
     assert mint(hard(0.05), store).resumed
     store.delete("segments/make-g0-000001.tar")
     mint(hard(0.05), store)

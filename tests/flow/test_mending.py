@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from jobs import wiring
-from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.machine import SystemClock
-from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.balance import quotas, targets_of
 from pipeline.domain.errors import PlanMismatchError, QuarantinedError, RecipeError, StoreError, TargetNotReachedError
@@ -22,25 +20,16 @@ from pipeline.execute.generations import begin, find_step
 from pipeline.execute.run import generate
 from pipeline.flow.commit import receipts
 from pipeline.flow.quarantine import DEATHS_ALLOWED, Quarantine
-from pipeline.flow.verify import verify
 from pipeline.flow.versions import read_manifest, versions
 from tests.flow.test_growth import ENROL, PEOPLE, STEPS, asked, rows_of
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, filled, mint, problems, sketches
 
 
 def dying(store: MemoryStore, dies_at: int, *, after: bool) -> DyingStore:
     """Return a copy of a store that kills its process at the n-th write."""
-    out = DyingStore(dies_at, after=after)
-    for path in store.list(""):
-        MemoryStore.put(out, path, store.get(path))
-    return out
-
-
-def problems(store: MemoryStore) -> list[str]:
-    """Return what a deep verification finds."""
-    return [str(p) for p in verify(store, Segments(), JpegCodec(), deep=True).problems]
+    return filled(DyingStore(dies_at, after=after), store)
 
 
 def kill_three(store: MemoryStore, *names: str) -> None:

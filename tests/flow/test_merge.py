@@ -34,11 +34,10 @@ from pipeline.flow.merging.merge import COPY, NEAR_COPY, NO_IMAGE_LEFT, UNREADAB
 from pipeline.flow.past import Past, published_templates
 from pipeline.flow.rounds import COLLIDES
 from pipeline.flow.splits import Asked
-from pipeline.flow.verify import verify
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, mint, problems, sketches
 
 TABLES = ParquetTables()
 MEASURES = [{"use": "sketch"}, {"use": "copy-hash"}]
@@ -96,11 +95,6 @@ def rows_of(store: MemoryStore) -> list[IndexRow]:
 def jpeg_of(store: MemoryStore, row: IndexRow) -> bytes:
     """Return an image's bytes."""
     return store.get_range(segment_path(row.segment, "tar"), row.offset, row.length)
-
-
-def problems(store: MemoryStore) -> list[str]:
-    """Return what deep verification finds."""
-    return [str(p) for p in verify(store, Segments(), JpegCodec(), deep=True).problems]
 
 
 def labels_of(store: MemoryStore) -> dict[int, int]:

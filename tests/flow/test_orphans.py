@@ -22,10 +22,10 @@ from pipeline.flow.lease import acquire
 from pipeline.flow.orphans import find_orphans, remove_orphans
 from pipeline.flow.splits import Asked
 from pipeline.flow.versions import read_manifest, versions
-from tests.flow.erasing import DyingAtAnyChange, erase, filled, final, problems, rows_of
+from tests.flow.erasing import DyingAtAnyChange, erase, final, rows_of
 from tests.flow.test_growth import asked
-from tests.flow.test_run import Killed, copy_of
-from tests.worlds import Silent, mint
+from tests.flow.test_run import Killed
+from tests.worlds import Silent, copy_of, filled, mint, problems
 
 WITH: dict[str, Any] = {
     "exports": [{"use": "webdataset"}, {"use": "imagefolder"}],

@@ -22,7 +22,7 @@ from pipeline.domain.previews import Preview
 from pipeline.flow.commit import receipts
 from pipeline.flow.verify import verify
 from tests.recipes import all_on_recipe
-from tests.worlds import bytes_of, mint, sketches
+from tests.worlds import bytes_of, copy_of, mint, sketches
 
 NOISY: dict[str, Any] = {
     "generator": {"use": "sketch", "noise": 2.5},
@@ -42,14 +42,6 @@ def finished() -> tuple[MemoryStore, Manifest]:
     """Return a noisy dataset of several units."""
     store = MemoryStore()
     return store, mint(sketches(**NOISY), store).manifest
-
-
-def copy(store: MemoryStore) -> MemoryStore:
-    """Return a store of its own with the same files."""
-    out = MemoryStore()
-    for path in store.list(""):
-        out.put(path, store.get(path))
-    return out
 
 
 def problems(store: MemoryStore, *, deep: bool) -> list[str]:
@@ -154,7 +146,7 @@ def test_a_leak_is_never_shown() -> None:
 @pytest.mark.parametrize("altered", [False, True])
 def test_lost_previews_are_named_and_made_again(finished: tuple[MemoryStore, Manifest], altered: bool) -> None:
     """Verification names the file alone, and the same command brings its bytes back."""
-    store = copy(finished[0])
+    store = copy_of(finished[0])
     path = store.list("previews/")[0]
     data = store.get(path)
     if altered:
@@ -170,7 +162,7 @@ def test_lost_previews_are_named_and_made_again(finished: tuple[MemoryStore, Man
 
 def test_a_unit_is_mended_under_another_number_of_previews(finished: tuple[MemoryStore, Manifest]) -> None:
     """Its work is the same, so nobody says that it came out with other bytes."""
-    store = copy(finished[0])
+    store = copy_of(finished[0])
     store.delete("segments/make-g0-000000.tar")
     again = mint(sketches(**NOISY, previews={"per_reason": 1}), store)
     assert again.manifest.digest == finished[1].digest

@@ -24,9 +24,10 @@ from pipeline.domain.ports import Store
 from pipeline.domain.records import slot_of
 from pipeline.flow.curating.outcomes import outcome_path
 from pipeline.flow.versions import read_manifest, versions
-from tests.flow.erasing import DyingAtAnyChange, erase, filled, final, found, problems, rows_of, traces
-from tests.flow.private_world import copied, curated, draw, recipe_of
+from tests.flow.erasing import DyingAtAnyChange, erase, final, found, rows_of, traces
+from tests.flow.private_world import curated, draw, recipe_of
 from tests.flow.test_run import Killed
+from tests.worlds import copy_of, filled, problems
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def made(folder: Path) -> MemoryStore:
 @pytest.fixture
 def store(made: MemoryStore) -> MemoryStore:
     """Return a copy of it that may be changed."""
-    return copied(made)
+    return copy_of(made)
 
 
 def newest(store: Store) -> Any:
@@ -220,7 +221,7 @@ def test_an_unknown_input_is_refused(store: MemoryStore) -> None:
 @pytest.mark.parametrize("after", [True, False])
 def test_killed_at_any_change_it_completes(made: MemoryStore, after: bool) -> None:
     """Whenever the process dies, running the command again ends with the same files as an unbroken erasure."""
-    whole = copied(made)
+    whole = copy_of(made)
     who = person(whole, "person-0002")
     recipe = wiring.dataset_recipe(whole)
     erase(whole, who)

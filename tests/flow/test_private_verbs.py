@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from jobs.cli import app
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore
-from pipeline.domain.errors import FacemintError
 from pipeline.domain.records import Cell
 from pipeline.flow.versions import published_rows, read_manifest
+from tests.command_line import facts_of, refused
 from tests.flow.private_world import curated, draw, recipe_of
 
 UNTRUE = ("do not exist", "synthetic", "are nobody", "was generated", "image generated", "made-up", "A generator")
@@ -40,26 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(made: Path, tmp_path: Path) -> Path:
     """Return a copy of it that may be changed."""
-    store, out = LocalStore(made), LocalStore(tmp_path / "set")
-    for path in store.list(""):
-        out.put(path, store.get(path))
-    return tmp_path / "set"
-
-
-def facemint(*arguments: object) -> Any:
-    """Run a command with --json in this process; return what it prints."""
-    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-    assert done.exit_code == 0, repr(done.exception)
-    return json.loads(done.stdout[min(n for n in map(done.stdout.find, "{[") if n >= 0) :])
-
-
-def refused(*arguments: object) -> str:
-    """Return the one line with which a command ends, the user's mistake."""
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    assert isinstance(done.exception, FacemintError), done.output
-    assert done.exception.exit_status == 2
-    assert "\n" not in str(done.exception)
-    return str(done.exception)
+    return Path(shutil.copytree(made, tmp_path / "set"))
 
 
 def bare(place: Path) -> Path:
@@ -72,7 +51,7 @@ def bare(place: Path) -> Path:
 
 def test_documents_speak_of_real_people(place: Path, tmp_path: Path) -> None:
     """Card, report, Croissant and cards of exports say that these are real people, and nothing untrue of them."""
-    facemint("report", place, "--out", tmp_path / "report.html")
+    facts_of("report", place, "--out", tmp_path / "report.html")
     store = LocalStore(place)
     written = {p: store.get(p).decode() for p in store.list("") if p.endswith((".md", ".html", "croissant.json"))}
     written = {p: text for p, text in written.items() if not p.startswith("private/")}
@@ -95,28 +74,28 @@ def test_refilter_judges_photographs_again(place: Path) -> None:
     held = [m for name in sorted(segments) for m in Segments().read_columns(store, name, ["measures"])["measures"]]
     least = sorted(m["own_template_cos"] for m in held)[len(held) // 3]
     filters = f"filters=[{{use: range, measure: own_template_cos, min: {least!r}}}]"
-    told = facemint("refilter", place, "--set", filters, "--dry-run")
+    told = facts_of("refilter", place, "--set", filters, "--dry-run")
     assert told["slots_open"] == 0
     assert told["open_cells"] == {}
-    facemint("refilter", place, "--set", filters)
+    facts_of("refilter", place, "--set", filters)
     after = read_manifest(store, "v000002").counts
     assert 0 < after["images"] < before["images"]
     assert after["inputs"]["listed"] == before["inputs"]["listed"]
     gone = before["inputs"]["kept"] - after["inputs"]["kept"]
     assert after["inputs"]["reasons"]["filter"]["own_template_cos_too_low"] == gone > 0
     assert {r.cell for r in published_rows(Segments(), store, read_manifest(store, "v000002"))} == {"all"}
-    assert facemint("verify", place, "--deep")["problems"] == []
+    assert facts_of("verify", place, "--deep")["problems"] == []
     assert "photographs are not made" in refused("refilter", place, "--set", filters, "--make-missing")
 
 
 def test_what_is_measured_later_is_private(place: Path) -> None:
     """An added measure and an added recogniser lie under `private/`, can be filtered by, and are in no export."""
-    facemint("measure", place, "--add", "lighting", "--set", "alignment=sketch-32")
-    facemint("measure", place, "--add", "sketch-screening")
+    facts_of("measure", place, "--add", "lighting", "--set", "alignment=sketch-32")
+    facts_of("measure", place, "--add", "sketch-screening")
     store = LocalStore(place)
     assert not store.list("measures/")
     assert len(store.list("private/measures/")) > 4
-    facemint("refilter", place, "--set", "filters=[{use: range, measure: luminance_mean, min: 0.0}]", "--dry-run")
+    facts_of("refilter", place, "--set", "filters=[{use: range, measure: luminance_mean, min: 0.0}]", "--dry-run")
     for name, folder in (("sketch-screening", "measures"), ("judge", "segments")):
         said = refused("export", place, "--to", "lmdb", "--set", f"features={name}", "--out", place.parent / name)
         assert f"embeddings of real people stay under private/ (private/{folder}/" in said
@@ -125,7 +104,7 @@ def test_what_is_measured_later_is_private(place: Path) -> None:
 @pytest.mark.parametrize("kind", ["imagefolder", "lmdb", "webdataset"])
 def test_a_publication_can_be_exported(place: Path, tmp_path: Path, kind: str) -> None:
     """Exports that hold images and labels need nothing that is private."""
-    told = facemint("export", bare(place), "--to", kind, "--out", tmp_path / "out")
+    told = facts_of("export", bare(place), "--to", kind, "--out", tmp_path / "out")
     assert told["num_images"] == read_manifest(LocalStore(place), "v000001").counts["images"]
 
 
@@ -133,7 +112,7 @@ def test_a_photograph_is_proved_to_its_input(place: Path) -> None:
     """A proof leads from a published image to the number and digest of the input, and finds nothing broken."""
     store = LocalStore(place)
     key = published_rows(Segments(), store, read_manifest(store, "v000001"))[3].key
-    told = facemint("prove", place, key)
+    told = facts_of("prove", place, key)
     assert told["ok"]
     (link,) = (link for link in told["links"] if link["name"].startswith("input in private/between/"))
     assert link["facts"]["row"] >= 0
@@ -146,16 +125,16 @@ def test_what_a_publication_cannot_tell_is_refused_in_one_line(place: Path, tmp_
     """Report and erasure of a copy without `private/` say so; its status and its verification do without."""
     bare(place)
     assert "this copy has no private/" in refused("report", place, "--out", tmp_path / "x.html")
-    assert facemint("verify", place)["private_absent"] > 10
-    assert facemint("status", place)["versions"][0]["images"] > 0
+    assert facts_of("verify", place)["private_absent"] > 10
+    assert facts_of("status", place)["versions"][0]["images"] > 0
 
 
 def test_sets_and_banks_of_real_people(place: Path, tmp_path: Path) -> None:
     """Splits, differences and banks work as on minted sets; a merge is refused, and so is calling people made up."""
-    assert facemint("split", place, "--name", "tt", "--parts", "train=0.5,test=0.5")
-    assert facemint("diff", f"{place}@v000001", f"{place}@v000001")["images"]["changed"] == 0
+    assert facts_of("split", place, "--name", "tt", "--parts", "train=0.5,test=0.5")
+    assert facts_of("diff", f"{place}@v000001", f"{place}@v000001")["images"]["changed"] == 0
     said = ("--recogniser", "sketch-judge", "--licence", "CC BY 4.0", "--lawful-basis", "consent")
-    assert facemint("bank", "vectors", place, *said, "--out", tmp_path / "vectors.safetensors")["real_people"]
+    assert facts_of("bank", "vectors", place, *said, "--out", tmp_path / "vectors.safetensors")["real_people"]
     assert "real people" in refused("bank", "vectors", place, *said, "--out", tmp_path / "x.safetensors", "--made-up")
     assert "holds photographs of real people" in refused("merge", place, place, "--out", tmp_path / "merged")
 
@@ -180,7 +159,7 @@ def test_a_refiltered_version_is_repaired(made: Path, place: Path) -> None:
     """What a version lacks that judged again is written anew, by curating again with its filters, to the same bytes."""
     store = LocalStore(place)
     filters = "[{use: range, measure: own_template_cos, min: 0.5}]"
-    facemint("refilter", place, "--set", f"filters={filters}")
+    facts_of("refilter", place, "--set", f"filters={filters}")
     lost = ("versions/v000002/README.md", store.list("private/audits/")[0])
     before = [store.get(path) for path in lost]
     for path in lost:
@@ -188,16 +167,16 @@ def test_a_refiltered_version_is_repaired(made: Path, place: Path) -> None:
     recipe = recipe_of(made.parent / "photos", filters=yaml.safe_load(filters), **OPTIONS)
     assert not curated(recipe, store).resumed
     assert [store.get(path) for path in lost] == before
-    assert facemint("verify", place, "--deep")["problems"] == []
+    assert facts_of("verify", place, "--deep")["problems"] == []
 
 
 def test_a_folder_of_inputs_is_erased_by_its_path(place: Path) -> None:
     """`--source` takes a path, or a folder with `/` behind: whoever brought pictures need not know any number."""
     store = LocalStore(place)
     images = read_manifest(store, "v000001").counts["images"]
-    told = facemint("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png")
+    told = facts_of("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png")
     assert not told["erased"]
-    done = facemint("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png", "--yes")
+    done = facts_of("erase", place, "--source", "person-0003/", "--source", "person-0004/photo-0001.png", "--yes")
     # somebody of whom no picture is left leaves with their template
     there = {r.identity for r in published_rows(Segments(), store, read_manifest(store, "v000002"))}
     (path,) = store.list("private/enrolled/")
@@ -205,7 +184,7 @@ def test_a_folder_of_inputs_is_erased_by_its_path(place: Path) -> None:
     assert done["erasures"][0]["identities"] == 12 - 2 - len(there)
     assert images - 5 <= read_manifest(store, "v000002").counts["images"] < images
     assert not [p for p in store.list("") if b"person-0003" in store.get(p)]
-    assert facemint("verify", place, "--deep")["problems"] == []
+    assert facts_of("verify", place, "--deep")["problems"] == []
     assert "no input lies there" in refused("erase", place, "--source", "person-0003/")
 
 
@@ -220,11 +199,11 @@ def test_a_signature_does_not_say_that_people_were_generated(place: Path, tmp_pa
     for name, path in pems.items():
         path.write_bytes(getattr(pair, name))
     by = ("--cert", pems["chain"], "--key", pems["key"])
-    facemint("sign", place, *by)
+    facts_of("sign", place, *by)
     sidecar = LocalStore(place).get("versions/v000001/manifest.c2pa")
     assert CAPTURED.encode() in sidecar
     assert DATA.encode() not in sidecar
-    facemint("sign", place, "--check")
-    facemint("export", place, "--to", "imagefolder", "--out", tmp_path / "images")
+    facts_of("sign", place, "--check")
+    facts_of("export", place, "--to", "imagefolder", "--out", tmp_path / "images")
     said = refused("sign", "--images", tmp_path / "images", "--out", tmp_path / "signed", *by)
     assert "an export of photographs of real people" in said

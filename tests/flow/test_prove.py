@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -13,21 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.segments.tables import SETTINGS
 from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import Manifest, Receipt, canonical_json, segment_path, sha256_hex
 from pipeline.domain.records import identity_of
-from pipeline.domain.seal import sealed
 from pipeline.domain.tombstones import Tombstones
 from pipeline.flow.erase.journal import Journal
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.worlds import Silent, mint, sketches
+from tests.command_line import facemint
+from tests.worlds import Silent, edit, filled, mint, sketches
 
 RECIPE: dict[str, Any] = {
     "generator": {"use": "sketch", "noise": 2.5},
@@ -59,10 +58,7 @@ def files() -> dict[str, bytes]:
 @pytest.fixture
 def dataset(files: dict[str, bytes]) -> MemoryStore:
     """Return a dataset of its own for a test to damage."""
-    store = MemoryStore()
-    for path, data in files.items():
-        store.put(path, data)
-    return store
+    return filled(MemoryStore(), files)
 
 
 def proof(store: MemoryStore, key: str) -> dict[str, Any]:
@@ -188,13 +184,6 @@ def test_every_file_of_the_chain_is_held_against_its_digest(dataset: MemoryStore
     assert not found["ok"]
     assert any(path in line for line in broken(found)), broken(found)
     assert len(found["links"]) >= len(whole["links"]) - 2
-
-
-def edit(store: MemoryStore, path: str, change: Callable[[Any], None]) -> None:
-    """Change the JSON of a record, as somebody would who knows how it is sealed."""
-    raw = json.loads(store.get(path))
-    change(raw)
-    store.put(path, canonical_json(sealed(raw)))
 
 
 def other_recipe(store: MemoryStore) -> None:
@@ -348,25 +337,21 @@ def test_growth_and_judging_again_add_versions_to_a_proof(dataset: MemoryStore) 
 
 def test_an_exported_file_is_found_by_its_bytes(files: dict[str, bytes], tmp_path: Path) -> None:
     """The verb's whole way: exit 0 with the key, 7 where a link broke, 2 in one line for other bytes and odd calls."""
-    store = LocalStore(tmp_path / "set")
-    for path, data in files.items():
-        store.put(path, data)
+    store = filled(LocalStore(tmp_path / "set"), files)
     row = published_rows(Segments(), store, read_manifest(store, "v000001"))[4]
     picture = tmp_path / "face.jpg"
     picture.write_bytes(store.get_range(segment_path(row.segment, "tar"), row.offset, row.length))
 
-    def facemint(*arguments: str) -> Any:
-        return CliRunner().invoke(app, ["prove", str(tmp_path / "set"), *arguments])
-
-    done = facemint("--file", str(picture), "--json")
+    proves = functools.partial(facemint, "prove", tmp_path / "set")
+    done = proves("--file", str(picture), "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["key"] == row.key
-    shown = facemint(row.key)
+    shown = proves(row.key)
     assert shown.exit_code == 0
     assert "none broken" in shown.stdout
     tar = store.get(segment_path(row.segment, "tar"))
     store.put(segment_path(row.segment, "tar"), flip(tar))
-    hurt = facemint(row.key)
+    hurt = proves(row.key)
     assert hurt.exit_code == 7
     assert "BROKEN" in hurt.stdout
     store.put(segment_path(row.segment, "tar"), tar)
@@ -377,7 +362,7 @@ def test_an_exported_file_is_found_by_its_bytes(files: dict[str, bytes], tmp_pat
         ((), "give either the KEY"),
         ((row.key, "--file", str(picture)), "give either the KEY"),
     ):
-        wrong = facemint(*arguments)
+        wrong = proves(*arguments)
         assert isinstance(wrong.exception, UserError)
         assert said in str(wrong.exception)
 
@@ -386,12 +371,10 @@ def test_after_an_erasure_the_others_prove_and_the_erased_is_said_to_be(
     files: dict[str, bytes], tmp_path: Path
 ) -> None:
     """What is rewritten without somebody is held against its own receipts, and a new version tells where it lies."""
-    store = LocalStore(tmp_path / "set")
-    for path, data in files.items():
-        store.put(path, data)
+    store = filled(LocalStore(tmp_path / "set"), files)
     rows = published_rows(Segments(), store, read_manifest(store, "v000001"))
     gone, other = (next(r for r in rows if (r.label == 0) is first and r.segment == UNIT) for first in (True, False))
-    done = CliRunner().invoke(app, ["erase", str(tmp_path / "set"), "--identity", str(gone.identity), "--yes"])
+    done = facemint("erase", tmp_path / "set", "--identity", gone.identity, "--yes")
     assert done.exit_code == 0, done.output
     found = wiring.prove_on(store, other.key)
     assert broken(found) == []

@@ -15,7 +15,6 @@ from filters.condition import Condition
 from filters.own_template import OwnTemplate
 from jobs import wiring
 from jobs.wiring.measuring import measure_on
-from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import PlanMismatchError, RecipeError, TargetNotReachedError, UserError
@@ -26,12 +25,11 @@ from pipeline.domain.records import Sample, identity_of, minted_key, slot_of
 from pipeline.execute.run import Published, generate
 from pipeline.flow.judge import UNREADABLE, Bench
 from pipeline.flow.refilter import NOT_STORED, Rejudged, Rejudgement
-from pipeline.flow.verify import verify
 from pipeline.flow.versions import published_rows, read_manifest, versions
 from pipeline.flow.window import Outcome
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, filled, mint, problems, sketches
 
 OWN, OTHER, YAW = sketch_recipe()["filters"]
 
@@ -51,11 +49,6 @@ TIGHT = judged_by({"use": "own-template", "cos": 0.75}, OTHER, {**YAW, "toleranc
 def again(store: MemoryStore, recipe: Recipe, *, make_missing: bool = False) -> list[Published]:
     """Judge a dataset again."""
     return wiring.refilter_on(store, recipe, Silent(), None, make_missing, allow_short=True)
-
-
-def problems(store: MemoryStore) -> list[str]:
-    """Return what a deep verification finds."""
-    return [str(p) for p in verify(store, Segments(), JpegCodec(), deep=True).problems]
 
 
 def keys_of(store: MemoryStore, version: str) -> list[str]:
@@ -198,9 +191,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(minted: MemoryStore, ev
     wanted, killed = bytes_of(whole), 0
     for after in (False, True):
         for dies_at in range(1, 80, every):
-            store = DyingStore(dies_at, after=after)
-            for path in minted.list(""):
-                MemoryStore.put(store, path, minted.get(path))
+            store = filled(DyingStore(dies_at, after=after), minted)
             try:
                 again(store, TIGHT, make_missing=True)
             except Killed:
@@ -212,9 +203,7 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(minted: MemoryStore, ev
 
 def test_a_killed_step_is_finished_by_generate_with_its_recipe(minted: MemoryStore) -> None:
     """The step's own recipe, handed to generate, judges again and makes nothing."""
-    store = DyingStore(3, after=True)
-    for path in minted.list(""):
-        MemoryStore.put(store, path, minted.get(path))
+    store = filled(DyingStore(3, after=True), minted)
     with pytest.raises(Killed):
         again(store, TIGHT)
     generate(wiring.session_on(TIGHT, store, Silent()))

@@ -41,12 +41,11 @@ from tests.flow.test_refilter import (
     judged_by,
     keys_of,
     made,
-    problems,
     replace_identities,
 )
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint
+from tests.worlds import Silent, bytes_of, copy_of, filled, mint, problems
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +147,7 @@ def test_audits_that_are_gone_are_repeated_under_the_recipe_before(minted: Memor
 
 def test_a_growth_that_is_begun_is_not_finished_by_judging_again(minted: MemoryStore) -> None:
     """Judging again makes nothing, so neither it nor its dry run goes on with a growth that was killed."""
-    store = DyingStore(9, after=True)
-    for path in minted.list(""):
-        MemoryStore.put(store, path, minted.get(path))
+    store = filled(DyingStore(9, after=True), minted)
     larger = replace_identities(FIRST, count=14)
     with pytest.raises(Killed):
         mint(larger, store)
@@ -176,9 +173,7 @@ def test_killed_while_completing_it_ends_as_allowed(minted: MemoryStore) -> None
     again(whole, hard, make_missing=True)
     counts = read_manifest(whole, "v000003").counts
     assert counts["images"] < counts["images_expected"]
-    store = DyingStore(22, after=True)
-    for path in start.list(""):
-        MemoryStore.put(store, path, start.get(path))
+    store = filled(DyingStore(22, after=True), start)
     with pytest.raises(Killed):
         again(store, hard, make_missing=True)
     assert versions(store) == ["v000001", "v000002"]
@@ -268,9 +263,7 @@ class CountingStore(MemoryStore):
 
 def test_side_cars_are_listed_once_whatever_the_number_of_units(minted: MemoryStore) -> None:
     """A listing per unit would make judging again grow with the square of the dataset."""
-    store = CountingStore()
-    for path in minted.list(""):
-        store.put(path, minted.get(path))
+    store = filled(CountingStore(), minted)
     measure_on(store, "lighting", [], Silent())
     reads = {"use": "range", "measure": "luminance_mean", "min": 0.0}
     recipe = wiring.changed_recipe(store, [f"filters={[OWN, OTHER, YAW, reads]}"], None)
@@ -285,9 +278,7 @@ def test_who_comes_back_is_read_once_per_unit(minted: MemoryStore) -> None:
     """Places of those who come back are looked up unit by unit, and not image by image."""
     store = copy_of(minted)
     again(store, judged_by({"use": "own-template", "cos": 0.82}, OTHER, {**YAW, "tolerance": 0.35}))
-    counting = CountingStore()
-    for path in store.list(""):
-        counting.put(path, store.get(path))
+    counting = filled(CountingStore(), store)
     facts = wiring.refilter_plan(counting, FIRST)
 
     assert facts["identities"] > facts["identities_before"]

@@ -26,7 +26,7 @@ from pipeline.flow.reporting import survey
 from pipeline.flow.reporting.similarity import Known
 from pipeline.flow.versions import image_rows, read_manifest
 from tests.recipes import MADE_UP, sketch_recipe
-from tests.worlds import Silent, mint, sketches
+from tests.worlds import Silent, copy_of, mint, sketches
 
 OWN, OTHER, YAW = sketch_recipe()["filters"]
 NOISY: dict[str, Any] = {
@@ -390,9 +390,7 @@ def test_a_published_report_can_be_drawn_again(dataset: MemoryStore) -> None:
         image_rows(Segments(), dataset, manifest),
     )
     assert wiring.draw_report(facts) == dataset.get("versions/v000001/report.html")
-    other = MemoryStore()
-    for path in dataset.list(""):
-        other.put(path, dataset.get(path))
+    other = copy_of(dataset)
     other.delete("versions/v000003/report.html")
     wiring.refilter_on(other, TIGHTER, Silent(), None, make_missing=True, allow_short=True)
     assert other.get("versions/v000003/report.html") == dataset.get("versions/v000003/report.html")
@@ -411,9 +409,7 @@ def test_throughput_is_that_of_the_receipts(dataset: MemoryStore) -> None:
 
 def test_added_measures_are_told_by_the_verb_alone(dataset: MemoryStore) -> None:
     """A measure added beside the segments counts stored images, misses refused ones, and is not published."""
-    other = MemoryStore()
-    for path in dataset.list(""):
-        other.put(path, dataset.get(path))
+    other = copy_of(dataset)
     before = report_on(other, "v000001")
     measure_on(other, "sharpness", [], Silent())
     facts = report_on(other, "v000001")
@@ -448,9 +444,7 @@ def test_what_is_not_known_is_said(dataset: MemoryStore) -> None:
 
 def test_a_report_needs_none_of_the_models(dataset: MemoryStore) -> None:
     """Where a component of the recipe is not installed, what is stored is told all the same, and nothing written."""
-    other = MemoryStore()
-    for path in dataset.list(""):
-        other.put(path, dataset.get(path))
+    other = copy_of(dataset)
     other.put("recipes/g0.yaml", other.get("recipes/g0.yaml").replace(b"use: sketch-judge", b"use: of-another-house"))
     before = {path: other.get(path) for path in other.list("")}
     facts, whole = report_on(other, "v000001"), report_on(dataset, "v000001")
@@ -513,9 +507,7 @@ def test_heavy_pictures_are_fewer_of_every_kind(dataset: MemoryStore, monkeypatc
 
 def test_altered_rows_are_not_reported(dataset: MemoryStore) -> None:
     """A receipt that counts otherwise than its rows, or one that is gone, ends the report with its name."""
-    other = MemoryStore()
-    for path in dataset.list(""):
-        other.put(path, dataset.get(path))
+    other = copy_of(dataset)
     raw = json.loads(other.get("receipts/make-g0-000001.json"))
     raw["content"]["counts"]["candidates"] += 1
     raw["content"]["counts"]["accepted"] += 1

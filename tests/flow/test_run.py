@@ -22,7 +22,7 @@ from pipeline.flow.admission import Before, Probed, plan_enrol_round
 from pipeline.flow.commit import Commit, commit
 from pipeline.flow.enrol import draw_vector
 from pipeline.flow.versions import read_manifest
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, mint, sketches
 
 NOISY = {"generator": {"use": "sketch", "noise": 2.0}, "attempts": 3}
 SMALL = {
@@ -43,17 +43,18 @@ class DyingStore(MemoryStore):
         super().__init__()
         self.left, self.after = dies_at, after
 
-    def _count(self, path: str) -> bool:
+    def _dies(self, path: str) -> bool:
+        """Count a change: die before it, or return whether to die after it."""
         if path.startswith("runs/"):
             return False
         self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Killed
         return self.left == 0
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create, or die."""
-        dies = self._count(path)
-        if dies and not self.after:
-            raise Killed
+        dies = self._dies(path)
         created = super().put_if_absent(path, data)
         if dies:
             raise Killed
@@ -61,9 +62,7 @@ class DyingStore(MemoryStore):
 
     def put(self, path: str, data: bytes) -> None:
         """Write, or die."""
-        dies = self._count(path)
-        if dies and not self.after:
-            raise Killed
+        dies = self._dies(path)
         super().put(path, data)
         if dies:
             raise Killed
@@ -71,14 +70,6 @@ class DyingStore(MemoryStore):
     def put_file(self, path: str, source: Path) -> None:
         """Write a file, or die."""
         self.put(path, source.read_bytes())
-
-
-def copy_of(store: MemoryStore) -> MemoryStore:
-    """Return a store with the same files, to be damaged."""
-    copy = MemoryStore()
-    for path in store.list(""):
-        copy.put(path, store.get(path))
-    return copy
 
 
 @pytest.fixture(scope="module")

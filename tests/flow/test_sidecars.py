@@ -36,7 +36,7 @@ from pipeline.flow.sidecars import (
     stored_measures,
 )
 from pipeline.flow.verify import verify
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, filled, mint, sketches
 
 RECIPE: dict[str, Any] = {"exports": []}
 
@@ -60,10 +60,7 @@ def minted() -> Mapping[str, bytes]:
 @pytest.fixture
 def store(minted: Mapping[str, bytes]) -> MemoryStore:
     """Return the dataset on a store of its own."""
-    out = MemoryStore()
-    for path, data in minted.items():
-        out.put(path, data)
-    return out
+    return filled(MemoryStore(), minted)
 
 
 def add(store: MemoryStore, name: str = "lighting", *overrides: str, **options: Any) -> dict[str, Any]:

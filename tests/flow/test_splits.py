@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jobs import examine, wiring
-from pipeline.adapters.codec import JpegCodec
 from pipeline.adapters.machine import SystemClock
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.segments.plain import ParquetTables
@@ -21,12 +20,11 @@ from pipeline.domain.records import unit_rows
 from pipeline.domain.splits import folds, parse_parts
 from pipeline.flow.lease import acquire
 from pipeline.flow.splits import Asked, Near, forget, near_pairs, read_split, split_names, split_version
-from pipeline.flow.verify import verify
 from pipeline.flow.versions import image_rows, read_manifest, versions
-from tests.flow.erasing import DyingAtAnyChange, erase, filled
-from tests.flow.test_run import DyingStore, Killed, copy_of
+from tests.flow.erasing import DyingAtAnyChange, erase
+from tests.flow.test_run import DyingStore, Killed
 from tests.recipes import sketch_recipe
-from tests.worlds import mint, sketches
+from tests.worlds import copy_of, filled, mint, problems, sketches
 
 HALVES = Asked("half", parse_parts("train=0.5,test=0.5"))
 BY_CELL = Asked("cells", parse_parts("train=0.75,test=0.25"), by_cell=True)
@@ -62,11 +60,6 @@ def cells_of(store: MemoryStore) -> dict[int, str]:
 def newest(store: MemoryStore) -> Any:
     """Return the newest manifest."""
     return read_manifest(store, versions(store)[-1])
-
-
-def problems(store: MemoryStore) -> list[str]:
-    """Return what deep verification finds."""
-    return [str(p) for p in verify(store, Segments(), JpegCodec(), deep=True).problems]
 
 
 @pytest.mark.parametrize("asked", [HALVES, BY_CELL, Asked("five", folds(5))])
@@ -111,9 +104,7 @@ def test_a_split_killed_anywhere_is_the_same_when_run_again(published: MemorySto
     """Killed before or after the table or the record, the next run leaves what an undisturbed one does."""
     whole = copy_of(published)
     wiring.split_on(whole, BY_CELL)
-    store = DyingStore(dies_at, after=after)
-    for path in published.list(""):
-        MemoryStore.put(store, path, published.get(path))
+    store = filled(DyingStore(dies_at, after=after), published)
     with pytest.raises(Killed):
         wiring.split_on(store, BY_CELL)
     wiring.split_on(store, BY_CELL)

@@ -25,7 +25,7 @@ from pipeline.flow.ledger import on_purpose
 from pipeline.flow.orphans import find_orphans, remove_orphans
 from pipeline.flow.verify import Verified, verify
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.worlds import Silent, mint, sketches
+from tests.worlds import Silent, edit, filled, sketches, two_generations
 
 DAY_S = 24 * 3600.0
 TAR, TABLE = "segments/make-g0-000001.tar", "segments/make-g0-000001.parquet"
@@ -56,9 +56,7 @@ def codec() -> Codec:
 @pytest.fixture(scope="module")
 def grown() -> dict[str, bytes]:
     """Return the files of a dataset of two generations and two versions."""
-    store, recipe = MemoryStore(), sketches()
-    mint(recipe, store)
-    mint(sketches(identities={**recipe.identities.model_dump(), "count": 12}), store)
+    store = two_generations()
     return {path: store.get(path) for path in store.list("")}
 
 
@@ -66,13 +64,6 @@ def grown() -> dict[str, bytes]:
 def dataset(grown: dict[str, bytes]) -> MemoryStore:
     """Return a dataset of its own for a test to damage."""
     return filled(MemoryStore(), grown)
-
-
-def filled(store: Any, files: dict[str, bytes]) -> Any:
-    """Return a store with these files."""
-    for path, data in files.items():
-        store.put(path, data)
-    return store
 
 
 def check(store: Store, codec: Codec, *, deep: bool, decode: bool = False) -> Verified:
@@ -92,13 +83,6 @@ def damaged(found: Verified) -> set[str]:
 def digest(store: Store) -> str:
     """Return the digest of the newest version."""
     return read_manifest(store, "v000002").digest
-
-
-def edit(store: MemoryStore, path: str, change: Callable[[Any], None]) -> None:
-    """Change the JSON of a record as somebody would who seals it again."""
-    raw = json.loads(store.get(path))
-    change(raw)
-    store.put(path, canonical_json(sealed(raw)))
 
 
 def flip(store: MemoryStore, path: str) -> None:

@@ -31,11 +31,10 @@ from pipeline.flow.commit import receipts
 from pipeline.flow.estimate import from_receipts, from_trial
 from pipeline.flow.verify import Verified, verify
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.flow.erasing import erase, found, problems, traces
+from tests.flow.erasing import erase, found, traces
 from tests.flow.test_growth import asked
-from tests.flow.test_run import copy_of
 from tests.recipes import sketch_recipe
-from tests.worlds import Silent, bytes_of, mint, sketches
+from tests.worlds import Silent, bytes_of, copy_of, mint, problems, sketches
 
 SCENE = {"use": "sketch-scene", "empty": 0.1}
 KEEPS: dict[str, Any] = {"detector": {"use": "sketch"}, "keep_whole": True}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.errors import SpaceMismatchError, UserError
 from pipeline.execute.generations import read_step
+from tests.command_line import facemint, facts_of
 from tests.worlds import mint, sketches
 
 FACES = "sketch://faces?identities=240&images=2&seed=3"
@@ -72,14 +70,14 @@ def test_the_verb_prints_what_the_file_says(files: dict[str, Any], tmp_path: Pat
     asked = ["bank", "map", FACES, "--from", "sketch-screening", "--to", "sketch-conditioning", "--out", str(out)]
     asked += ["--licence", "Apache-2.0", "--lawful-basis", "nobody is a person"]
     for _ in range(2):
-        result = CliRunner().invoke(app, asked)
+        result = facemint(*asked)
         assert result.exit_code == 0, result.output
         assert "Judged on" in result.output
-    told = json.loads(CliRunner().invoke(app, ["bank", "show", str(out), "--json"]).output)
+    told = facts_of("bank", "show", out)
     assert told["error"] == files["told"]["error"]
     assert told["target"]["name"] == "sketch-conditioning"
-    assert told["sha256"] == json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)["sha256"]
-    assert "Map again" in CliRunner().invoke(app, ["bank", "show", str(out)]).output
+    assert told["sha256"] == facts_of(*asked)["sha256"]
+    assert "Map again" in facemint("bank", "show", out).output
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -11,36 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
-from typer.testing import CliRunner
 
-from jobs import cli, wiring
+from jobs import wiring
 from pipeline.adapters.stores import MemoryStore
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.calibration_file import CalibrationFile, digest_of
 from pipeline.domain.errors import FacemintError, OutputError, RecipeError, SpaceMismatchError, UserError
 from pipeline.domain.recipe import Recipe, parse_recipe
 from pipeline.flow.thresholds import fmr_words
+from tests.command_line import printed
+from tests.crawls import png
 from tests.recipes import sketch_recipe
 from tests.worlds import mint
 
 SOURCE = "sketch://faces?identities=120&images=7&seed=11"
 
 
-def run(*arguments: str) -> str:
-    """Run a command in this process and return what it prints; its error is raised."""
-    result = CliRunner().invoke(cli.app, list(arguments))
-    if isinstance(result.exception, FacemintError):
-        raise result.exception
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a calibration of the sketch judge."""
     path = tmp_path_factory.mktemp("calibrations") / "judge.json"
-    run("calibrate", "sketch-judge", SOURCE, "--out", str(path), "--templates", "2,3", "--json")
+    printed("calibrate", "sketch-judge", SOURCE, "--out", str(path), "--templates", "2,3", "--json")
     return path
 
 
@@ -75,13 +65,13 @@ def test_the_same_faces_give_the_same_file(measured: Path, tmp_path: Path) -> No
     """Measuring twice, and at another batch, writes equal bytes."""
     for name, batch in (("a.json", "8"), ("b.json", "16")):
         out = tmp_path / name
-        run("calibrate", "sketch-judge", SOURCE, "--out", str(out), "--templates", "3,2", "--set", f"batch={batch}")
+        printed("calibrate", "sketch-judge", SOURCE, "--out", str(out), "--templates", "3,2", "--set", f"batch={batch}")
         assert out.read_bytes() == measured.read_bytes()
 
 
 def test_the_table_states_what_the_data_cannot_support(tmp_path: Path) -> None:
     """The tables show cosines by level, and levels without data are named with what they would need."""
-    shown = run("calibrate", "sketch-judge", "sketch://faces?identities=40&images=4&seed=1", "--out",
+    shown = printed("calibrate", "sketch-judge", "sketch://faces?identities=40&images=4&seed=1", "--out",
                 str(tmp_path / "c.json"), "--templates", "3")  # fmt: skip
     shown = " ".join(shown.split())
 
@@ -100,23 +90,17 @@ def test_a_verification_set_calibrates_samples_alone(tmp_path: Path) -> None:
     for i in range(60):
         for shift in range(6):
             other = people[(i + shift) % 60]
-            pictures += [_png(people[i, 0]), _png(other[1])]
+            pictures += [png(people[i, 0]), png(other[1])]
             same.append(shift == 0)
     (tmp_path / "set.bin").write_bytes(pickle.dumps((pictures, same)))
 
-    shown = run("calibrate", "sketch-judge", str(tmp_path / "set.bin"), "--out", str(tmp_path / "c.json"))
+    shown = printed("calibrate", "sketch-judge", str(tmp_path / "set.bin"), "--out", str(tmp_path / "c.json"))
     calibration = Calibration.from_dict(json.loads((tmp_path / "c.json").read_text()))
 
     assert list(calibration.pairs) == ["sample/sample"]
     assert (calibration.pairs["sample/sample"].n_genuine, calibration.pairs["sample/sample"].n_impostor) == (60, 300)
     assert "Not measured: templates, 1:N, because the source holds pairs and no identities" in shown
     assert calibration.source == "set.bin"
-
-
-def _png(face: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(face).save(data, "PNG")
-    return data.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +122,7 @@ def test_mistakes_are_one_line_and_leave_no_file(
 ) -> None:
     """What was got and what is allowed; nothing is written."""
     with pytest.raises(error, match=told) as caught:
-        run("calibrate", *arguments, "--out", str(tmp_path / "c.json"))
+        printed("calibrate", *arguments, "--out", str(tmp_path / "c.json"))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -148,28 +132,28 @@ def test_skipped_images_are_counted_and_the_first_is_named_where_none_is_left(tm
     for face in wiring.open_labelled("sketch://faces?identities=30&images=3", alignment="sketch-32"):
         path = tmp_path / "set" / f"{face.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_png(np.asarray(face.face_HWC)))
+        path.write_bytes(png(np.asarray(face.face_HWC)))
     (tmp_path / "set" / "s000003" / "notes.txt").write_text("not a picture")
     (tmp_path / "bad" / "p").mkdir(parents=True)
     (tmp_path / "bad" / "p" / "x.png").write_bytes(b"x")
     arguments = ("--templates", "2", "--skip-unreadable", "--out", str(tmp_path / "c.json"))
 
-    shown = run("calibrate", "sketch-judge", str(tmp_path / "set"), *arguments)
+    shown = printed("calibrate", "sketch-judge", str(tmp_path / "set"), *arguments)
 
     assert json.loads((tmp_path / "c.json").read_text())["measured"]["skipped"] == 1
     assert "could not be read or embedded: 1" in shown
     (tmp_path / "c.json").unlink()
     with pytest.raises(UserError, match=r"1 were left out, the first of them p/x\.png: 1 bytes"):
-        run("calibrate", "sketch-judge", str(tmp_path / "bad"), *arguments)
+        printed("calibrate", "sketch-judge", str(tmp_path / "bad"), *arguments)
 
 
 def test_a_file_that_is_there_is_not_replaced(measured: Path, tmp_path: Path) -> None:
     """An existing calibration is never overwritten, and a folder that is missing is not made."""
     before = measured.read_bytes()
     with pytest.raises(OutputError, match="is there already"):
-        run("calibrate", "sketch-judge", SOURCE, "--out", str(measured))
+        printed("calibrate", "sketch-judge", SOURCE, "--out", str(measured))
     with pytest.raises(OutputError, match="folder is not there"):
-        run("calibrate", "sketch-judge", SOURCE, "--out", str(tmp_path / "no" / "c.json"))
+        printed("calibrate", "sketch-judge", SOURCE, "--out", str(tmp_path / "no" / "c.json"))
     assert measured.read_bytes() == before
 
 
@@ -193,7 +177,7 @@ def test_the_content_is_fingerprinted_and_the_path_is_not(measured: Path, tmp_pa
     other = tmp_path / "other.json"
     other.write_text(json.dumps(changed))
     auditor = tmp_path / "auditor.json"
-    run("calibrate", "sketch-auditor", SOURCE, "--out", str(auditor), "--templates", "2,3", "--json")
+    printed("calibrate", "sketch-auditor", SOURCE, "--out", str(auditor), "--templates", "2,3", "--json")
 
     plain = wiring.prints_of(loaded(tmp_path))
     here, there, third = (
@@ -315,7 +299,7 @@ def test_a_run_publishes_what_its_cosines_mean(measured: Path, tmp_path: Path) -
 def test_plan_shows_rates_of_raw_cosines(tmp_path: Path) -> None:
     """`facemint plan` prints each threshold with its cosine and its FMR."""
     loaded(tmp_path, enrol={"probes": 3, "separation": {"cos": 0.6}, "unit_candidates": 5})
-    shown = run("plan", str(tmp_path / "recipe.yaml"))
+    shown = printed("plan", str(tmp_path / "recipe.yaml"))
 
     assert "enrol.separation, made" in shown
     assert "0.6000" in shown

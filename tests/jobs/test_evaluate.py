@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -16,41 +17,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
-from typer.testing import CliRunner
 
-from jobs import cli, show_evaluate, wiring
+from jobs import show_evaluate, wiring
 from pipeline.adapters.stores import LocalStore
-from pipeline.domain.errors import FacemintError, InterruptedRunError, OutputError, RecipeError, StoreError, UserError
+from pipeline.domain.errors import InterruptedRunError, OutputError, RecipeError, StoreError, UserError
 from pipeline.execute.run import generate
+from tests.command_line import facts_of, printed
+from tests.crawls import png
 from tests.worlds import Silent, sketches
 
 TRAIN = "sketch://faces?identities=24&images=4&seed=1"
 TEST = "sketch://faces?identities=40&images=4&seed=2"
 QUICK = ("--set", "epochs=2", "--overlap-cos", "0.97")
 
-
-def run(*arguments: str) -> str:
-    """Run a command in this process and return what it prints; its error is raised."""
-    result = CliRunner().invoke(cli.app, ["evaluate", *arguments])
-    if isinstance(result.exception, FacemintError):
-        raise result.exception
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
+run = functools.partial(printed, "evaluate")
 
 
 def record(*arguments: str) -> dict[str, Any]:
     """Return the content of the record that a command prints."""
-    content: dict[str, Any] = json.loads(run(*arguments, "--json"))["content"]
+    content: dict[str, Any] = facts_of("evaluate", *arguments)["content"]
     return content
-
-
-def png(face: np.ndarray) -> bytes:
-    """Return a picture as PNG."""
-    data = io.BytesIO()
-    Image.fromarray(face).save(data, "PNG")
-    return data.getvalue()
 
 
 def verification_set(path: Path, *, people: int = 30) -> Path:

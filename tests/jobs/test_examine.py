@@ -20,7 +20,7 @@ from pipeline.domain.manifest import Counts, Receipt
 from pipeline.domain.ports import Stored
 from pipeline.flow.heartbeat import Heartbeat, Progress
 from pipeline.flow.lease import DURATION_S, Lease, acquire
-from tests.worlds import mint, sketches
+from tests.worlds import filled, sketches, two_generations
 
 
 class Clock:
@@ -38,30 +38,24 @@ class Clock:
 @pytest.fixture(scope="module")
 def grown() -> dict[str, bytes]:
     """Return the files of a dataset of two generations and two versions."""
-    store, recipe = MemoryStore(), sketches()
-    mint(recipe, store)
-    mint(sketches(identities={**recipe.identities.model_dump(), "count": 12}), store)
+    store = two_generations()
     return {path: store.get(path) for path in store.list("")}
 
 
 @pytest.fixture
 def dataset(grown: dict[str, bytes]) -> MemoryStore:
     """Return a dataset of its own for a test."""
-    return filled(grown)
+    return kept_of(grown)
 
 
-def filled(files: Mapping[str, bytes]) -> MemoryStore:
+def kept_of(files: Mapping[str, bytes]) -> MemoryStore:
     """Return a store with these files, without what runs left in `runs/`."""
-    store = MemoryStore()
-    for path, data in files.items():
-        if not path.startswith("runs/"):
-            store.put(path, data)
-    return store
+    return filled(MemoryStore(), {path: data for path, data in files.items() if not path.startswith("runs/")})
 
 
 def unpublished(files: Mapping[str, bytes]) -> MemoryStore:
     """Return the dataset as it was before its first version."""
-    return filled({p: d for p, d in files.items() if not p.startswith(("versions/", "exports/"))})
+    return kept_of({p: d for p, d in files.items() if not p.startswith(("versions/", "exports/"))})
 
 
 def hold(store: MemoryStore, clock: Clock, run: str = "abc") -> Lease:
@@ -218,9 +212,7 @@ class Counting(MemoryStore):
 
 def test_thousands_of_receipts_cost_as_many_requests_as_one(dataset: MemoryStore) -> None:
     """`status` and `verify` list folders and read small files together; old heartbeats and leases are not read."""
-    store = Counting()
-    for path in dataset.list(""):
-        store.put(path, dataset.get(path))
+    store = filled(Counting(), dataset)
     raw = Receipt.from_json(store.get("receipts/make-g0-000001.json"))
     for number in range(100, 1100):
         name = f"make-g0-{number:06d}"

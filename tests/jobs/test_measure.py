@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import FacemintError, LeaseHeldError, OutputError, RecipeError, UserError
 from pipeline.domain.labels import agreement, labellers
 from pipeline.flow.commit import receipts
+from tests.command_line import facemint, facts_of
 from tests.worlds import Silent, mint, sketches
 
 SECOND = {"measures": [{"use": "sketch"}, {"use": "sketch", "labeller": "second"}]}
@@ -29,14 +26,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def facemint(*arguments: str) -> Any:
-    """Run the command line in this process."""
-    return CliRunner().invoke(app, list(arguments))
-
-
 def test_the_verb_adds_resumes_and_says_so(dataset: Path) -> None:
     """The first run adds to every unit, the second finds everything there; both say which model answered."""
-    first = json.loads(facemint("measure", str(dataset), "--add", "copy-hash", "--json").stdout)
+    first = facts_of("measure", str(dataset), "--add", "copy-hash")
     assert first["measures"] == ["phash_hi", "phash_lo"]
     assert first["model"]["licence"] == "Apache-2.0"
     assert first["units_before"] == 0 < first["units"]
@@ -45,7 +37,7 @@ def test_the_verb_adds_resumes_and_says_so(dataset: Path) -> None:
     assert "copy-hash: copy-hash-dct64 (Apache-2.0" in again.stdout
     assert f"{first['units']} units, {first['units']} stood before: 0 images read" in again.stdout
     assert "Added: phash_hi, phash_lo" in again.stdout
-    anew = json.loads(facemint("measure", str(dataset), "--add", "copy-hash", "--replace", "--json").stdout)
+    anew = facts_of("measure", str(dataset), "--add", "copy-hash", "--replace")
     assert anew["images"] == first["images"] > 0
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import FacemintError, RecipeError, StoppedError
 from pipeline.flow.commit import receipts
 from pipeline.flow.versions import published_rows, read_manifest, versions
+from tests.command_line import facemint
 from tests.recipes import sketch_recipe
 from tests.watching import SMALL
 from tests.worlds import bytes_of, mint, sketches
@@ -35,7 +34,7 @@ def night(recipe: Path, out: Path, *more: str) -> tuple[BaseException | None, di
     """Run the command of a schedule in this process; return how it ended, and its summary."""
     summary = out.parent / "summary.json"
     words = ["generate", str(recipe), "--out", str(out), "--summary", str(summary), "--json", *more]
-    done = CliRunner().invoke(app, words)
+    done = facemint(*words)
     return done.exception, json.loads(summary.read_text())
 
 
@@ -181,7 +180,7 @@ def test_a_deadline_that_is_over_stops_before_anything_is_made(tmp_path: Path) -
 )
 def test_limits_that_cannot_be_kept_are_mistakes_of_one_line(tmp_path: Path, words: tuple[str, str], told: str) -> None:
     """Exit status 2, before anything is taken or written."""
-    done = CliRunner().invoke(app, ["generate", str(written(tmp_path)), "--out", str(tmp_path / "set"), *words])
+    done = facemint("generate", written(tmp_path), "--out", tmp_path / "set", *words)
     assert isinstance(done.exception, FacemintError)
     assert done.exception.exit_status == 2
     assert "\n" not in str(done.exception)

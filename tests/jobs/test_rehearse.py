@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from jobs.wiring.models import Unfetched, unfetched, weights
 from jobs.wiring.pinning import pinned
 from jobs.wiring.rehearsing import IDENTITIES, IMAGES, rehearsed
@@ -20,6 +18,7 @@ from pipeline.domain.errors import ModelError, PlanMismatchError, RecipeError
 from pipeline.domain.recipe import parse_recipe
 from pipeline.domain.weights import WeightsRef
 from pipeline.execute.generations import read_step
+from tests.command_line import facemint
 from tests.recipes import all_on_recipe, sketch_recipe
 from tests.worlds import mint
 
@@ -69,23 +68,22 @@ def test_a_rehearsal_ends_published_with_every_candidate_kept() -> None:
 def test_it_is_marked_wherever_somebody_looks(tmp_path: Path) -> None:
     """Recipe, manifest, card, report, and what generate, status and plan print all say that it is a rehearsal."""
     out, recipe = str(tmp_path / "out"), sketch(tmp_path)
-    run = CliRunner()
-    planned = run.invoke(app, ["plan", recipe, "--rehearse"])
+    planned = facemint("plan", recipe, "--rehearse")
     assert planned.exit_code == 0, planned.output
     assert "sketches-rehearsal" in planned.output
-    made = run.invoke(app, ["generate", recipe, "--rehearse", "--out", out])
+    made = facemint("generate", recipe, "--rehearse", "--out", out)
     assert made.exit_code == 0, made.output
     assert "A rehearsal" in made.output
-    assert "A rehearsal" in run.invoke(app, ["status", out]).output
+    assert "A rehearsal" in facemint("status", out).output
     version = tmp_path / "out" / "versions" / "v000001"
     assert json.loads((version / "manifest.json").read_text())["figures"]["rehearsal"] is True
     assert "**A rehearsal.**" in (version / "README.md").read_text()
     assert "<strong>A rehearsal.</strong>" in (version / "report.html").read_text()
     stored = yaml.safe_load((tmp_path / "out" / "recipes" / "g0.yaml").read_text())
     assert stored["recipe"]["rehearsal"] is True
-    assert run.invoke(app, ["verify", out, "--deep"]).exit_code == 0
+    assert facemint("verify", out, "--deep").exit_code == 0
     # and the same command again finds it done
-    again = run.invoke(app, ["generate", recipe, "--rehearse", "--out", out, "--json"])
+    again = facemint("generate", recipe, "--rehearse", "--out", out, "--json")
     assert json.loads(again.output)["resumed"] is True
 
 
@@ -143,10 +141,9 @@ def test_shipped_recipes_are_planned_without_weights(
     """Plan says what would be made, and in one line what is missing; generate stops there and leaves nothing behind."""
     monkeypatch.setenv("FACEMINT_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
-    run = CliRunner()
     # the largest is planned as it is: reckoning must not take what running takes
     count = 300_000 if name == "hsface_like_300k" else 300
-    planned = run.invoke(app, ["plan", name, "--json", "--set", f"identities.count={count}"])
+    planned = facemint("plan", name, "--json", "--set", f"identities.count={count}")
     assert planned.exit_code == 0, planned.output
     facts = json.loads(planned.output)
     each = wiring.load_recipe(name, unfetched=True).identities.images_per_identity

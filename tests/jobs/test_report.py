@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import FacemintError, OutputError, UserError
 from pipeline.domain.manifest import sha256_hex
+from tests.command_line import facemint, facts_of
 from tests.worlds import mint, sketches
 
 PAGE = "versions/v000001/report.html"
@@ -25,11 +22,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "sketches"
     mint(sketches(exports=[]), LocalStore(out))
     return out
-
-
-def facemint(*arguments: str) -> Any:
-    """Run the command line in this process."""
-    return CliRunner().invoke(app, ["report", *arguments])
 
 
 def files_of(root: Path) -> dict[str, tuple[int, bytes]]:
@@ -47,7 +39,7 @@ def test_the_verb_writes_one_page_and_only_reads_the_dataset(
     """Without --out the page is named after dataset and version; no file of the dataset is touched or added."""
     monkeypatch.chdir(tmp_path)
     before = files_of(dataset)
-    done = facemint(str(dataset))
+    done = facemint("report", str(dataset))
 
     assert done.exit_code == 0, done.output
     assert "report-sketches-v000001.html" in done.stdout
@@ -61,7 +53,7 @@ def test_the_verb_writes_one_page_and_only_reads_the_dataset(
 def test_json_says_where_the_page_is_and_what_it_holds(dataset: Path, tmp_path: Path) -> None:
     """The figures are those of the manifest, the digest that of the file."""
     out = tmp_path / "page.html"
-    told = json.loads(facemint(str(dataset), "--version", "v000001", "--out", str(out), "--json").stdout)
+    told = facts_of("report", str(dataset), "--version", "v000001", "--out", str(out))
     manifest = wiring.newest_manifest(str(dataset))
 
     assert told["out"] == str(out)
@@ -74,7 +66,7 @@ def test_json_says_where_the_page_is_and_what_it_holds(dataset: Path, tmp_path: 
 
 def test_the_page_goes_to_stdout_where_asked(dataset: Path) -> None:
     """A dash writes the page and nothing else."""
-    done = facemint(str(dataset), "--out", "-")
+    done = facemint("report", str(dataset), "--out", "-")
 
     assert done.stdout_bytes.startswith(b"<!doctype html>")
     assert done.stdout_bytes.rstrip().endswith(b"</html>")
@@ -100,7 +92,7 @@ def test_mistakes_end_in_one_line_and_write_nothing(
 ) -> None:
     """A mistake is named with what to do, ends with status 2, and leaves no file behind."""
     monkeypatch.chdir(tmp_path)
-    error = facemint(str(dataset), *options).exception
+    error = facemint("report", str(dataset), *options).exception
 
     assert type(error) is kind
     assert error.exit_status == 2
@@ -113,7 +105,7 @@ def test_mistakes_end_in_one_line_and_write_nothing(
 def test_a_place_without_a_dataset_is_a_mistake(tmp_path: Path) -> None:
     """An empty folder is no dataset, and stays empty."""
     (tmp_path / "empty").mkdir()
-    error = facemint(str(tmp_path / "empty"), "--out", str(tmp_path / "page.html")).exception
+    error = facemint("report", str(tmp_path / "empty"), "--out", str(tmp_path / "page.html")).exception
 
     assert isinstance(error, OutputError)
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]

@@ -6,14 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from jobs.cli import app
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import FacemintError, UserError
+from tests.command_line import facemint, facts_of
 from tests.recipes import sketch_recipe
 from tests.worlds import mint, sketches
 
@@ -28,18 +26,6 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "one", folder / "two"
 
 
-def facemint(*arguments: object) -> Any:
-    """Run the command line in this process."""
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def said(*arguments: object) -> Any:
-    """Return what a verb says in JSON."""
-    result = facemint(*arguments, "--json")
-    assert result.exit_code == 0, result.exception
-    return json.loads(result.stdout)
-
-
 def test_split_prints_a_table_and_json(datasets: tuple[Path, Path]) -> None:
     """The table has a column per part, JSON the same numbers, and the files lie below splits/."""
     shown = facemint("split", datasets[0], "--name", "half", "--parts", "train=2/3,test=1/3", "--by-cell")
@@ -47,10 +33,10 @@ def test_split_prints_a_table_and_json(datasets: tuple[Path, Path]) -> None:
     assert "Split half" in shown.stdout
     assert "66.7%" in shown.stdout
     assert "splits/half.parquet" in shown.stdout
-    facts = said("split", datasets[0], "--name", "half", "--parts", "train=2/3,test=1/3", "--by-cell")
+    facts = facts_of("split", datasets[0], "--name", "half", "--parts", "train=2/3,test=1/3", "--by-cell")
     assert facts["reached"] == {"train": 4, "test": 2}
     assert (datasets[0] / "splits" / "half.json").exists()
-    assert said("split", datasets[0], "--name", "tenths", "--fold", "3")["identities"] == 6
+    assert facts_of("split", datasets[0], "--name", "tenths", "--fold", "3")["identities"] == 6
 
 
 def test_diff_says_what_differs_and_ends_as_asked(datasets: tuple[Path, Path]) -> None:
@@ -64,7 +50,7 @@ def test_diff_says_what_differs_and_ends_as_asked(datasets: tuple[Path, Path]) -
     for words in ("Recipe", "seed", "Counts", "Figures and thresholds", "People and images", "images changed"):
         assert words in shown.stdout
     assert facemint("diff", one, two, "--exit-code").exit_code == 4
-    facts = said("diff", one, two)
+    facts = facts_of("diff", one, two)
     assert facts["equal"] is False
     assert {"name": "seed", "a": 7, "b": 8, "decides": "samples"} in facts["recipe"]
 
@@ -76,14 +62,14 @@ def test_merge_makes_a_dataset_that_the_other_verbs_take(datasets: tuple[Path, P
     assert shown.exit_code == 0, shown.exception
     assert "one-two, merged" in shown.stdout
     assert "together" in shown.stdout
-    assert said("verify", out, "--deep")["problems"] == []
+    assert facts_of("verify", out, "--deep")["problems"] == []
     assert facemint("digest", out).stdout.strip() in shown.stdout
     exported = facemint("export", out, "--to", "recordio", "--out", tmp_path / "rec")
     assert exported.exit_code == 0, exported.exception
     assert facemint("status", out).exit_code == 0
     again = facemint("merge", *datasets, "--out", out)
     assert "is merged already" in " ".join(again.stdout.split())
-    merged = said("merge", *datasets, "--out", out)
+    merged = facts_of("merge", *datasets, "--out", out)
     counts = json.loads((out / "versions" / "v000001" / "manifest.json").read_text())["counts"]
     assert sum(s["identities"] for s in counts["merged"]) == counts["identities"]
     assert merged["digest"] == facemint("digest", out).stdout.strip()
@@ -93,7 +79,7 @@ def test_a_split_of_it_is_exported_by_parts(datasets: tuple[Path, Path], tmp_pat
     """Every identity of a merged dataset is in one part, and the export of a part holds its images alone."""
     out = tmp_path / "both"
     assert facemint("merge", *datasets, "--out", out).exit_code == 0
-    facts = said("split", out, "--name", "half", "--fold", "2")
+    facts = facts_of("split", out, "--name", "half", "--fold", "2")
     assert sum(facts["reached"].values()) == facts["identities"]
     command = ("export", out, "--to", "webdataset", "--out", tmp_path / "half", "--split", "half")
     exported = facemint(*command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,21 +16,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.codec import JpegCodec, source_type
 from pipeline.adapters.machine import SystemClock
 from pipeline.adapters.segments import Segments
 from pipeline.adapters.signing import Signer, check
 from pipeline.adapters.stores import LocalStore
-from pipeline.domain.errors import FacemintError, StoreError, UserError
+from pipeline.domain.errors import StoreError, UserError
 from pipeline.domain.manifest import canonical_json
 from pipeline.domain.seal import sealed
 from pipeline.flow.orphans import find_orphans
 from pipeline.flow.verify import verify
 from pipeline.flow.versions import read_manifest
+from tests.command_line import error_of, facemint
 from tests.worlds import mint, sketches
 
 pytest.importorskip("c2pa", reason="the extra facemint[c2pa] is not installed")
@@ -112,23 +112,7 @@ def minted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def dataset(minted: Path, tmp_path: Path) -> Path:
     """Return a copy of it for a test to sign."""
-    store, out = LocalStore(minted), LocalStore(tmp_path / "set")
-    for path in store.list(""):
-        out.put(path, store.get(path))
-    return tmp_path / "set"
-
-
-def facemint(*arguments: str) -> Any:
-    """Run the command line in this process."""
-    return CliRunner().invoke(app, list(arguments))
-
-
-def failed(*arguments: str) -> str:
-    """Return the one line with which a command ends."""
-    done = facemint(*arguments)
-    assert isinstance(done.exception, FacemintError), done.output
-    assert "\n" not in str(done.exception)
-    return str(done.exception)
+    return Path(shutil.copytree(minted, tmp_path / "set"))
 
 
 def other_purpose(store: LocalStore) -> None:
@@ -285,7 +269,7 @@ def test_what_does_not_say_that_it_was_generated_is_not_signed_as_such(tmp_path:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(out, "JPEG")
     (tmp_path / "in" / "photo.jpg").write_bytes(out.getvalue())
     signing = ("--cert", pems["chain"], "--key", pems["key"])
-    said = failed("sign", "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *signing)
+    said = str(error_of("sign", "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *signing))
     assert "photo.jpg: does not say that it was generated" in said
 
 
@@ -322,5 +306,5 @@ def test_mistakes_are_answered_in_one_line(dataset: Path, pair: Pair, pems: dict
         ((str(tmp_path / "no"), *cert, "--key", pems["key"]), "no dataset here"),
         (("--images", str(tmp_path / "words"), "--out", str(tmp_path / "w"), *cert, "--key", pems["key"]), "no JPEG"),
     ):
-        assert said in failed("sign", *arguments), arguments
+        assert said in str(error_of("sign", *arguments)), arguments
     assert not (tmp_path / "no").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from jobs.wiring.parts import sampler_of
 from pipeline.adapters.banks import SpaceBankOptions
 from pipeline.adapters.fixed_points import FixedPointsOptions
@@ -24,6 +21,7 @@ from pipeline.domain.errors import RecipeError
 from pipeline.domain.records import Float32, UInt8
 from pipeline.domain.space import Space
 from pipeline.flow.labelled import embed_labelled
+from tests.command_line import facemint, facts_of
 from tests.recipes import sketch_recipe
 from tests.worlds import mint, sketches
 
@@ -112,12 +110,11 @@ def test_the_usual_place_of_a_face_is_printed_as_the_recipe_takes_it(tmp_path: P
     raw = sketch_recipe(generator={"use": "sketch-scene"}, align={"detector": {"use": "sketch"}})
     path = tmp_path / "scenes.yaml"
     path.write_text(yaml.safe_dump(raw))
-    run = CliRunner()
     asked = ["calibrate-crop", str(path), "--images", "60"]
-    printed = run.invoke(app, asked)
+    printed = facemint(*asked)
     assert printed.exit_code == 0, printed.output
     node = yaml.safe_load(printed.output[printed.output.index("align:") :])
-    facts = json.loads(run.invoke(app, [*asked, "--json"]).output)
+    facts = facts_of(*asked)
     assert node["align"]["detector"] == facts["detector"]
     assert 40 < facts["found"] < 60
     assert facts["spread"] > 0.1  # these scenes have patterns anywhere, which the figure says
@@ -128,6 +125,6 @@ def test_where_nothing_looks_nothing_is_measured(tmp_path: Path) -> None:
     """A recipe without a detector that looks has no usual place of a face."""
     path = tmp_path / "sketches.yaml"
     path.write_text(yaml.safe_dump(sketch_recipe()))
-    result = CliRunner().invoke(app, ["calibrate-crop", str(path)])
+    result = facemint("calibrate-crop", path)
     assert result.exit_code != 0
     assert "none that looks is named" in str(result.exception)

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from jobs.submit import cancel
 from jobs.submit import submit as hand_over
 from jobs.submitting.ground import STATUSES, Outcome, Standing, State, outcome_of
@@ -26,6 +24,7 @@ from jobs.submitting.local import LocalGround
 from jobs.submitting.slurm import SlurmGround
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import UserError
+from tests.command_line import facemint
 from tests.end_to_end.commands import (
     PATIENCE_s,
     command,
@@ -60,11 +59,6 @@ def job_at(recipe: Path, out: Path) -> Job:
     """Return what the verb hands to this machine for a recipe file."""
     runs = [sys.executable, "-m", "jobs.cli"]
     return wiring.job_of(wiring.load_recipe(str(recipe)), str(out), (), runs, if_busy="wait", schedule=False)
-
-
-def in_process(*words: str) -> Any:
-    """Run a verb in this process; return what it printed and raised."""
-    return CliRunner().invoke(app, list(words))
 
 
 def job_name(out: Path, arguments: tuple[str, ...] = (), **changes: Any) -> str:
@@ -254,7 +248,7 @@ def test_every_end_is_one_of_the_documented_statuses(code: int | None, status: i
 def test_mistakes_are_one_line(words: tuple[str, ...], message: str, jobs: Path, tmp_path: Path) -> None:
     """What cannot be submitted as it was asked is exit status 2 and one line."""
     recipe = written(tmp_path, sketch_recipe(compute={"executor": "ray"}))
-    done = in_process("submit", str(recipe), "--out", "s3://nowhere/set", *words)
+    done = facemint("submit", str(recipe), "--out", "s3://nowhere/set", *words)
 
     assert isinstance(done.exception, UserError)
     assert done.exception.exit_status == 2
@@ -277,12 +271,12 @@ def test_a_dry_run_hands_nothing_over(jobs: Path, tmp_path: Path) -> None:
     for ground, sign in (("local", "wait $pid"), ("slurm", "#SBATCH --requeue"), ("kuberay", "kind: RayJob")):
         image = ("--set", "compute.kubernetes.image=x:1", "--set", "compute.executor=ray")
         place = "s3://bucket/set" if ground == "kuberay" else str(tmp_path / "set")
-        done = in_process("submit", str(recipe), "--out", place, "--on", ground, "--dry-run", *image)
+        done = facemint("submit", str(recipe), "--out", place, "--on", ground, "--dry-run", *image)
         assert done.exit_code == 0, done.exception
         assert sign in done.stdout
     assert not jobs.exists()
     assert not (tmp_path / "set").exists()
-    shown = in_process(
+    shown = facemint(
         "submit", str(recipe), "--out", "s3://b/s", "--on", "ray", "--dry-run", "--address", "http://h:8265"
     )
     asked = yaml.safe_load(shown.stdout)
