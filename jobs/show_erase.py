@@ -18,6 +18,15 @@ ELSEWHERE = (
 )
 
 
+COMING = (
+    "Photographs of them that sources bring later would come back as somebody new: keep them out of the sources, and "
+    "look with --face whenever the dataset has grown."
+)
+UNCALIBRATED = (
+    "The judge is not calibrated: no face confirms anybody. Look at whom these are, and name who is meant with "
+    "--identity alone."
+)
+NO_THRESHOLD = "The judge's calibration gives no 1:N threshold here: no match counts."
 VERSIONS_SHOWN = 10
 
 
@@ -54,6 +63,7 @@ def print_dry(facts: Mapping[str, Any]) -> None:
     for split in facts["splits"]:
         fact(console, "Split", f"{split} forgets them")
     fact(console, "Left", f"{_people(facts['identities_left'])}; their labels stay")
+    _say_what_stays(console, facts, whole=bool(facts["identities"]))
     say(console, ELSEWHERE)
 
 
@@ -77,11 +87,26 @@ def print_erased(facts: Mapping[str, Any]) -> None:
         if len(kept) > VERSIONS_SHOWN:
             say(console, f"  and {len(kept) - VERSIONS_SHOWN:,} more, which --json lists")
     if facts["erasures"]:
+        _say_what_stays(console, facts, whole=any(done["identities"] for done in facts["erasures"]))
         say(console, ELSEWHERE)
 
 
-def _rate(fmr: float, known: Sequence[float]) -> str:
+def _say_what_stays(console: Console, facts: Mapping[str, Any], *, whole: bool) -> None:
+    """Say that other images of somebody who loses single ones stay, and what may bring erased people back."""
+    stay = facts["stay_with_others"]
+    if stay:
+        them = ", ".join(f"{one['identity']} ({counted(one['images'], 'image')})" for one in stay[:VERSIONS_SHOWN])
+        more = f" and {len(stay) - VERSIONS_SHOWN:,} more" if len(stay) > VERSIONS_SHOWN else ""
+        them = f"{'identity' if len(stay) == 1 else 'identities'} {them}{more}"
+        say(console, f"Other images of the same people stay: {them}; --identity erases all of somebody.")
+    if whole and facts["real_people"]:
+        say(console, COMING)
+
+
+def _rate(fmr: float | None, known: Sequence[float] | None) -> str:
     """Return an FMR, and at an end of what is calibrated that it may be beyond."""
+    if fmr is None or known is None:
+        return "-"
     low, high = known
     beyond = "<= " if fmr <= low * (1 + 1e-9) else ">= " if fmr >= high * (1 - 1e-9) else ""
     return f"{beyond}{fmr:.2g}"
@@ -112,7 +137,7 @@ def _print_matches(console: Console, face: Mapping[str, Any]) -> None:
         table.add_row(str(match["identity"]), f"{match['cos']:.3f}", _rate(match["fmr"], face["fmr_range"]), said)
     console.print(table)
     if face["threshold_cos"] is None:
-        say(console, "The judge's calibration gives no 1:N threshold here: no match counts.")
+        say(console, UNCALIBRATED if face["fmr_range"] is None else NO_THRESHOLD)
     else:
         beyond = f"; calibrated for {face['calibrated_n']} people at most" if face["calibrated_n"] else ""
         say(console, f"1:N threshold: cosine {face['threshold_cos']:.3f} at FPIR {face['fpir']:g}{beyond}")

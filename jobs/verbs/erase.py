@@ -28,10 +28,21 @@ def erase(
             help="All that was made from one source: its number, or of photographs its path; repeat for more.",
         ),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="NAME",
+            help="Of photographs: all that sources have under this name, such as that of a folder; repeat for more.",
+        ),
+    ] = None,
     face: Annotated[
         str | None,
         typer.Option(
-            "--face", metavar="IMAGE", help="An aligned crop: show whom it matches; with --identity, confirm it."
+            "--face",
+            metavar="IMAGE",
+            help="A crop, a stored image or, where the recipe finds faces, a photograph: show whom it matches; with "
+            "--identity, confirm it.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without: show what would go, and write nothing.")] = False,
@@ -47,10 +58,10 @@ def erase(
     """
     from jobs import show, show_erase, wiring
 
-    asked = (identity or [], image or [], source or [])
+    asked = (identity or [], image or [], source or [], label or [])
     if not yes:
         if not any(asked) and face is None:
-            raise UserError("nothing to erase: give --identity, --image, --source or --face")
+            raise UserError("nothing to erase: give --identity, --image, --source, --label or --face")
         facts = wiring.erase_dry(uri, *asked, face)
         print_json(facts) if json_ else show_erase.print_dry(facts)
         return

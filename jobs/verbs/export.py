@@ -42,6 +42,9 @@ def export(
 
     JPEG bytes are copied, never encoded again unless --image-px asks for another size. Labels run from 0 without a gap;
     labels.parquet in the export says whose they are. Running the same command again finishes what was interrupted.
+
+    Photographs bring what came with them: licence, caption, date. Of images that show more than the judge's crop,
+    --image-px 112 --set aligned=true exports that crop.
     """
     from jobs import show, wiring
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
+import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.wiring.labelled import crop_px
+from jobs.wiring.given_face import face_given
 from jobs.wiring.measuring import dataset_recipe
 from jobs.wiring.parts import build_parts, open_dataset
 from jobs.wiring.sessions import session_on
 from pipeline.domain.errors import UserError
-from pipeline.domain.privacy import holds_people
+from pipeline.domain.privacy import holds_people, of_real_people
+from pipeline.domain.tombstones import Tombstones
 
 if TYPE_CHECKING:
+    from pipeline.domain.manifest import IndexRow
     from pipeline.domain.ports import Observer, Store
     from pipeline.domain.recipe import Recipe
     from pipeline.execute.erasing import Erased
@@ -53,21 +58,31 @@ def wanted_of(recipe: Recipe, identities: Sequence[int], images: Sequence[str], 
     return Wanted(tuple(identities), tuple(images), tuple(int(s) for s in sources))
 
 
-def _numbered(store: Store, recipe: Recipe, sources: Sequence[str]) -> list[str]:
-    """Return the numbers of a curated dataset's inputs that are named by their path, or by a folder, ending in `/`.
+def _numbered(store: Store, recipe: Recipe, sources: Sequence[str], labels: Sequence[str] = ()) -> list[str]:
+    """Return the numbers of a curated dataset's inputs that are named: by path, folder (ending in `/`), or label.
 
     Raises:
-        UserError: no input lies there.
+        UserError: no input lies there, or none has such a label.
     """
     from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.domain.privacy import SOURCES
 
-    if not holds_people(recipe) or all(s.isdecimal() for s in sources):
+    if labels and not holds_people(recipe):
+        raise UserError(
+            f"--label {labels[0]}: images were made here, and no source gave them a name; give --identity, --image or "
+            "--face"
+        )
+    if not labels and (not holds_people(recipe) or all(s.isdecimal() for s in sources)):
         return list(sources)
     rows: dict[str, list[int]] = {s: [int(s)] if s.isdecimal() else [] for s in sources}
+    # sources give labels in this normal form
+    under: dict[str, list[int]] = {unicodedata.normalize("NFC", label): [] for label in labels}
     for path in store.list(SOURCES):
-        listed = ParquetTables().read(store, path, ["row", "path", "member"])
-        for row, place, member in zip(listed["row"].tolist(), listed["path"], listed["member"], strict=True):
+        listed = ParquetTables().read(store, path, ["row", "path", "member", "label"])
+        columns = (listed["row"].tolist(), listed["path"], listed["member"], listed["label"])
+        for row, place, member, label in zip(*columns, strict=True):
+            if label in under:
+                under[label].append(row)
             lies = place.decode("utf-8", "surrogateescape") + (f"/{member}" if member else "")
             for name, found in rows.items():
                 if not name.isdecimal() and (lies.startswith(name) if name.endswith("/") else lies == name):
@@ -77,18 +92,29 @@ def _numbered(store: Store, recipe: Recipe, sources: Sequence[str]) -> list[str]
             f"--source {nowhere[0]}: no input lies there; give its path below the source, a folder of it with a `/` "
             "behind, or the number that it has under private/sources/"
         )
-    return [str(row) for row in sorted({row for found in rows.values() for row in found})]
+    if unknown := [label for label, found in under.items() if not found]:
+        raise UserError(
+            f"--label {unknown[0]}: no source has an image under this name; give it as the source does, or the path of "
+            "an image with --source"
+        )
+    return [str(row) for row in sorted({row for found in (*rows.values(), *under.values()) for row in found})]
 
 
 def erase_dry(
-    uri: str, identities: Sequence[int], images: Sequence[str], sources: Sequence[str], face: str | None
+    uri: str,
+    identities: Sequence[int],
+    images: Sequence[str],
+    sources: Sequence[str],
+    labels: Sequence[str],
+    face: str | None,
 ) -> dict[str, Any]:
     """Return what an erasure from the dataset at `uri` would come to; writes nothing."""
     from pipeline.adapters.stores import open_store
 
     store = open_store(uri, writable=False)
     recipe = dataset_recipe(store)
-    return erase_plan(store, recipe, wanted_of(recipe, identities, images, _numbered(store, recipe, sources)), face)
+    numbers = _numbered(store, recipe, sources, labels)
+    return erase_plan(store, recipe, wanted_of(recipe, identities, images, numbers), face)
 
 
 def erase_plan(store: Store, recipe: Recipe, wanted: Wanted, face: str | None = None) -> dict[str, Any]:
@@ -127,6 +153,7 @@ def erase_dataset(
     identities: Sequence[int],
     images: Sequence[str],
     sources: Sequence[str],
+    labels: Sequence[str],
     face: str | None,
     observer: Observer,
     *,
@@ -140,7 +167,7 @@ def erase_dataset(
     """
     store = open_dataset(uri)
     recipe = dataset_recipe(store)
-    wanted = wanted_of(recipe, identities, images, _numbered(store, recipe, sources))
+    wanted = wanted_of(recipe, identities, images, _numbered(store, recipe, sources, labels))
     return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=face))
 
 
@@ -175,7 +202,11 @@ def erase_on(
 
 def erased_facts(store: Store, done: Erased) -> dict[str, Any]:
     """Return what was done, JSON-ready."""
+    from pipeline.adapters.segments import Segments
+    from pipeline.flow.versions import image_rows
+
     manifest = done.published.manifest
+    gone = functools.reduce(operator.or_, (j.tombstones for j in done.journals), Tombstones())
     return {
         "uri": store.uri,
         "erased": True,
@@ -186,6 +217,8 @@ def erased_facts(store: Store, done: Erased) -> dict[str, Any]:
         "images": manifest.counts["images"],
         "tombstones": manifest.tombstones.to_list(),
         "object_versions": list(done.versions_kept),
+        "real_people": of_real_people(manifest),
+        "stay_with_others": _stay_with_others(image_rows(Segments(), store, manifest), gone) if gone else [],
         "erasures": [
             {"log": j.path, "identities": len(j.tombstones.identities), "images": len(j.tombstones.images), **removed}
             for j, removed in zip(done.journals, done.removed, strict=True)
@@ -194,7 +227,6 @@ def erased_facts(store: Store, done: Erased) -> dict[str, Any]:
 
 
 def _matches(parts: Parts, face: str) -> Matches:
-    from pipeline.adapters.labelled.pictures import decode
     from pipeline.flow.erase.faces import match_face
     from pipeline.flow.versions import image_rows, read_manifest, versions
 
@@ -202,7 +234,7 @@ def _matches(parts: Parts, face: str) -> Matches:
     try:
         if path.stat().st_size > LARGEST_bytes:
             raise ValueError(f"at most {LARGEST_bytes:,} bytes are read")
-        picture = decode(path.read_bytes(), crop_px(parts.judge.space.alignment))
+        picture = face_given(parts.recipe, parts.judge.space.alignment, path.read_bytes())
     except OSError as error:
         raise UserError(f"--face {face}: {error.strerror or type(error).__name__}; name an image file") from None
     except ValueError as error:
@@ -233,7 +265,7 @@ def _face_facts(found: Matches) -> dict[str, Any]:
 def _plan_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
     from pipeline.execute.erasing import what_stays
     from pipeline.flow.splits import read_split, split_names
-    from pipeline.flow.versions import published_rows, read_manifest, versions
+    from pipeline.flow.versions import image_rows, published_rows, read_manifest, versions
 
     store = parts.store
     by_version = {}
@@ -260,6 +292,10 @@ def _plan_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
         ],
         "images_by_version": by_version,
         "identities_left": plan.stay,
+        "real_people": of_real_people(plan.newest),
+        "stay_with_others": _stay_with_others(
+            image_rows(parts.segments, store, plan.newest), plan.tombstones, plan.gone.takes
+        ),
         "rewritten": [{"path": f.path, "bytes": f.bytes} for f in rewritten],
         "removed": {
             folder: {
@@ -272,6 +308,14 @@ def _plan_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
         "exports": sorted({"/".join(e.path.split("/")[:3]) for e in removed if e.path.startswith("exports/")}),
         "splits": splits,
     }
+
+
+def _stay_with_others(
+    rows: Sequence[IndexRow], gone: Tombstones, takes: Callable[[str], bool] = lambda _: False
+) -> list[dict[str, int]]:
+    """Return who loses single images and stays, with how many images they keep."""
+    stay = Counter(row.identity for row in rows if not takes(row.key))
+    return [{"identity": o, "images": stay[o]} for o in sorted({o for o, *_ in gone.images}) if stay[o]]
 
 
 def _tables() -> Any:

@@ -100,13 +100,24 @@ def export_on(source: Store, exporter: Exporter, target: Store, version: str | N
             raise UserError(f"--version {version}: not published here; versions: {', '.join(known)}")
         manifest = read_manifest(source, version)
     rows = published_rows(Segments(), source, manifest)
-    about = about_export(manifest, seed)
+    about = about_export(manifest, seed, _margin(source))
     place = functools.partial(_place, target, manifest.digest)
     written = write_exports(exporter, source, Segments(), ParquetTables(), rows, about, place)
     if exporter.options.split is None or exporter.options.part is not None:
         # of killed runs; where parts have folders of their own, what lies above them may be anybody's
         target.remove_leftovers(SystemClock().now_s() - GRACE_S)
     return written
+
+
+def _margin(source: Store) -> float | None:
+    """Return what stored images show beyond the judge's crop, as the recipe of the dataset has it."""
+    import yaml
+
+    from jobs import examine
+
+    recipe = yaml.safe_load(source.get(examine.RECIPE_PATH))["recipe"]
+    crop = (recipe.get("curate") or {}).get("crop")
+    return None if crop is None else float(crop["margin"])
 
 
 def _place(target: Store, digest: str, part: str) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.rng import KEY_LIMIT
 
 if TYPE_CHECKING:
-    from pipeline.domain.ports import LabelledFaces
+    from pipeline.domain.ports import Codec, LabelledFaces
     from pipeline.flow.labelled import LabelledPairs
 
 WORLDS = {"phantom": ("renders", "phantom-112"), "sketch": ("faces", "sketch-32")}
@@ -65,10 +66,19 @@ def open_labelled(reference: str, *, alignment: str, skip_unreadable: bool | Non
 
 
 def open_pairs(reference: str, *, alignment: str) -> LabelledPairs:
-    """Return the pairs of a verification set (.bin); raises UserError where it is none."""
+    """Return the pairs of a verification set (.bin); raises UserError where it is none, or not of aligned crops."""
+    from pipeline.adapters.labelled.exported import MANIFEST, manifest_in
     from pipeline.adapters.labelled.verification import VerificationPairs
 
-    return VerificationPairs(Path(reference).expanduser(), side_px=crop_px(alignment))
+    path = Path(reference).expanduser()
+    beside = path.with_name(MANIFEST)
+    manifest = manifest_in(beside.read_bytes()) if beside.is_file() else None
+    if manifest is not None and manifest.get("crop_margin"):
+        raise UserError(
+            f"{reference}: its images show more than recognisers read, and a verification set is not cut; name the "
+            "dataset itself, from which pairs are drawn"
+        )
+    return VerificationPairs(path, side_px=crop_px(alignment))
 
 
 def holds_pairs(reference: str) -> bool:
@@ -92,9 +102,24 @@ def _exported(uri: str, alignment: str) -> LabelledFaces | None:
 
     store = open_store(uri, writable=False)
     manifest = export_manifest(store)
+    margin = manifest.get("crop_margin") if manifest else None
     if manifest is None or manifest["kind"] not in KINDS:
+        if manifest is not None and margin:
+            raise UserError(
+                f"{uri}: its images show more than recognisers read, and as {manifest['kind']} they are not cut; name "
+                f"the dataset itself, or an export of it as {' or '.join(KINDS)}"
+            )
         return None
-    return ExportedFaces(store, JpegCodec(), side_px=crop_px(alignment))
+    codec = JpegCodec() if margin is None else inner_view(JpegCodec(), margin, alignment)
+    return ExportedFaces(store, codec, side_px=crop_px(alignment))
+
+
+def inner_view(codec: Codec, margin: float, alignment: str) -> Codec:
+    """Return a codec that reads an alignment's crops out of images that show a margin around them."""
+    from pipeline.adapters.cropping import inner_crop
+    from pipeline.flow.curating.view import InnerView
+
+    return InnerView(codec, functools.partial(inner_crop, margin=margin, side_px=crop_px(alignment)))
 
 
 def _dataset(uri: str, alignment: str) -> LabelledFaces:

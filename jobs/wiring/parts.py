@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS, PHOTOGRAPHS
 from jobs.wiring import models, scoring
-from jobs.wiring.labelled import crop_px
+from jobs.wiring.labelled import crop_px, inner_view
 from jobs.wiring.library import known_weights
+from jobs.wiring.percentile_files import ranked, resolve_percentiles
 from jobs.wiring.pinning import pinned
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.privacy import holds_people, publishes_attributes
@@ -69,6 +70,7 @@ def load_recipe(
 
         return rehearsed(raw, path.name, [text for text in overrides if text.startswith("compute.")])
     resolve_calibrations(raw, path.name)
+    resolve_percentiles(raw, path.name)
     recipe = parse_recipe(full_model(), raw, path.name)
     whole = pinned(recipe.model_dump(mode="json"), path.name, unfetched=unfetched)
     if holds_people(recipe):
@@ -96,6 +98,8 @@ def build(slot: str, node: Node, *extra: Any) -> Any:
     """
     make = load(COMPONENTS[slot][node.use][1])
     part = make(node, *extra, **scoring.handed(make, node))
+    if slot == "measures":
+        part = ranked(part, node)
     labeller = getattr(node, "labeller", None)
     if labeller is None:
         return part
@@ -151,16 +155,11 @@ def check_filters_of(recipe: Recipe, where: str, judge: Any, names: Sequence[str
 
 def codec_of(recipe: Recipe, alignment: str) -> Codec:
     """Return what turns crops into stored bytes, and stored bytes into what models read."""
-    from pipeline.domain.curation import curation_of
+    from pipeline.domain.curation import margin_of
 
     codec: Codec = build("encoding", recipe.encoding)
-    asked = curation_of(recipe)
-    if asked is None or asked.crop is None:
-        return codec
-    from pipeline.adapters.cropping import inner_crop
-    from pipeline.flow.curating.view import InnerView
-
-    return InnerView(codec, functools.partial(inner_crop, margin=asked.crop.margin, side_px=crop_px(alignment)))
+    margin = margin_of(recipe)
+    return codec if margin is None else inner_view(codec, margin, alignment)
 
 
 def filter_builders(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Mapping[str, float]]) -> list[Any]:

@@ -144,6 +144,12 @@ def curation_of(recipe: Recipe) -> Curation | None:
     return found
 
 
+def margin_of(recipe: Recipe) -> float | None:
+    """Return what stored images show beyond the judge's crop, as a share of its side; None where they are that crop."""
+    asked = curation_of(recipe)
+    return None if asked is None or asked.crop is None else asked.crop.margin
+
+
 @functools.cache
 def curated_model(model: type[Recipe]) -> type[Recipe]:
     """Return the model of a curated dataset's recipe, from the full model of minted ones."""

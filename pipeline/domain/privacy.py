@@ -29,8 +29,9 @@ BETWEEN = f"{PRIVATE}between/"
 REVIEW = f"{PRIVATE}review/"
 HELD = (SEGMENTS, AUDITS, ENROLLED, SOURCES, FEATURES, CLEANED, BETWEEN, REVIEW)
 """Folders in which every file is named by a receipt, or is nobody's; but for review queues, which people hold."""
-_PERSONAL = ("perceived_", "apparent_", "est_", "skin_", "cheek_", "own_cell_probability")
-"""How measures begin that say what a person looks like, besides the estimates named `field=value`."""
+_PERSONAL = ("perceived_", "apparent_", "est_", "skin_", "cheek_", "hat_", "own_cell_probability")
+"""How measures begin that say what a person looks like, besides the estimates named `field=value`; what is worn on the
+head can tell somebody's faith."""
 _PERSONAL_FILTERS = ("apparent-minor", "cell-agreement")
 
 

@@ -70,6 +70,8 @@ class ExportNode(Node):
     """Side of the exported images; those of another size are resized and encoded again, the others are copied."""
     image_quality: Annotated[int, Field(ge=50, le=100)] = 95
     """JPEG quality of images that are encoded again."""
+    aligned: bool = False
+    """With `image_px`, of images that show more than the judge's crop: his crop alone, as trainers read it."""
     folder: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
     """In a recipe, where below `exports/<version>/` it is written; by default the folder is called as the kind."""
 
@@ -77,6 +79,12 @@ class ExportNode(Node):
     def _part_of_a_split(self) -> ExportNode:
         if self.part is not None and self.split is None:
             raise ValueError(f"part {self.part!r} of no split; name the `split` that it is a part of")
+        return self
+
+    @model_validator(mode="after")
+    def _aligned_to_a_size(self) -> ExportNode:
+        if self.aligned and self.image_px is None:
+            raise ValueError("aligned crops of no size; give their side as `image_px`, 112 for most trainers")
         return self
 
 

@@ -219,6 +219,10 @@ class ImageFacts(Protocol):
         """Return key -> whole picture of the images of a segment that have theirs stored beside them."""
         ...
 
+    def sourced(self, segment: str) -> Mapping[str, Mapping[str, str]]:
+        """Return key -> what came with every image of a segment of photographs: licence, caption, date."""
+        ...
+
     def embeddings(self, segment: str, recogniser: str) -> Mapping[str, Float32]:
         """Return key -> embedding (E,) of every image of a segment: the judge's, or of a recogniser that was added.
 

@@ -9,7 +9,7 @@ from pipeline.domain.manifest import IndexRow
 from pipeline.domain.privacy import holds_people
 from pipeline.domain.records import identity_of, slot_of
 from pipeline.execute.session import Session
-from pipeline.flow.curating.account import account_of
+from pipeline.flow.curating.account import account_of, ai_made_of
 from pipeline.flow.past import Step
 
 
@@ -34,6 +34,7 @@ def inputs_told(
         "identities_short": {},
         "missing_by_cell": {},
         "inputs": account_of(session.parts, session.tables, step.number, rows, why),
+        "images_ai_made": ai_made_of(session.parts, rows),
         **{name: said.counts[name] for name in ("sources", "curated") if name in said.counts},
     }
     return counts, {"cleaning": said.figures["cleaning"]} if "cleaning" in said.figures else {}

@@ -146,7 +146,8 @@ def _curated(session: Session, kit: Kit, books: Books, step: Step, reviewed: Rev
     new = [o for o in given if o >= before.first_ordinal]
     if not new and not past.labels:
         raise TargetNotReachedError(
-            f"nobody is left: {_why(books, step)}; loosen `curate.clean`, or look at the sources"
+            f"nobody is left: {_why(books, step)}; loosen `curate.clean`, or look at the sources, and use "
+            "another --out (what was listed for this one stays as it was)"
         )
     grown = [o for o in given if o < before.first_ordinal]
     version = step.parent.version if step.parent else ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.domain.curation import margin_of
 from pipeline.domain.errors import OutputError, QuarantinedError, StoreError
 from pipeline.domain.manifest import IndexRow, Manifest
 from pipeline.execute.accounting import inputs_told
@@ -270,7 +271,7 @@ def export_version(session: Session, manifest: Manifest) -> tuple[Mapping[str, A
     if not session.exporters:
         return ()
     rows = published_rows(parts.segments, parts.store, manifest)
-    about, out = about_export(manifest, parts.recipe.seed), []
+    about, out = about_export(manifest, parts.recipe.seed, margin_of(parts.recipe)), []
     for exporter, target in session.exporters:
         session.stop.check()
         session.observer.event("stage", name=f"export {exporter.kind}", total=1, done=0)

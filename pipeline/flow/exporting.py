@@ -53,6 +53,12 @@ class StoredFacts:
         rows = zip(columns["key"], columns["accepted"], columns["conditions"], columns["measures"], strict=True)
         return {k: (dict(asked), {**dict(read), **added.get(k, {})}) for k, kept, asked, read in rows if kept}
 
+    def sourced(self, segment: str) -> Mapping[str, Mapping[str, str]]:
+        """Return key -> the words that came with a segment's accepted images and are published, of photographs."""
+        columns = self._segments.read_published(self._store, segment, ["key", "accepted", "sourced"])
+        rows = zip(columns["key"], columns["accepted"], columns["sourced"], strict=True)
+        return {key: words for key, kept, words in rows if kept}
+
     def wholes(self, segment: str) -> Mapping[str, Whole]:
         """Return key -> whole picture of the images of a segment that have theirs stored beside them."""
         return self._segments.read_wholes(self._store, segment) or {}
@@ -91,8 +97,11 @@ class StoredFacts:
             )
 
 
-def about_export(manifest: Manifest, seed: int) -> dict[str, Any]:
-    """Return what every export of a version is told: name, version, digest, licence, the run's seed, whose cells."""
+def about_export(manifest: Manifest, seed: int, margin: float | None = None) -> dict[str, Any]:
+    """Return what every export of a version is told: name, version, digest, licence, the run's seed, whose cells.
+
+    `margin`: what stored crops show beyond the judge's on every side, as a share of its side; None where they are his.
+    """
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -101,6 +110,7 @@ def about_export(manifest: Manifest, seed: int) -> dict[str, Any]:
         "seed": seed,
         "balance": manifest.figures["balance"]["by"],
         "real_people": of_real_people(manifest),
+        "crop_margin": margin,
         KEPT: int(manifest.counts.get(KEPT, 0)),
     }
 
@@ -137,7 +147,7 @@ def write_exports(
             # a small set may leave a part of a split empty; there is nothing to write of it
             continue
         dense, labels = dense_labels(of_part)
-        told = {**about, "chosen": {**_choice(options), **said}, "labels": labels}
+        told = {**about, "chosen": {**_choice(options, about), **said}, "labels": labels}
         target = place("" if options.part else part)
         try:
             manifest = exporter.export(store, dense, target, told, facts)
@@ -185,13 +195,15 @@ def dense_labels(rows: Sequence[IndexRow]) -> tuple[list[IndexRow], tuple[int, .
     return [replace(row, label=new[row.label]) for row in rows], labels
 
 
-def _choice(options: ExportNode) -> dict[str, Any]:
+def _choice(options: ExportNode, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options, other than their defaults, by which an export's images were chosen or changed."""
     said: dict[str, Any] = {}
     if options.max_per_identity is not None:
         said["max_per_identity"] = options.max_per_identity
     if options.image_px is not None:
         said |= {"image_px": options.image_px, "image_quality": options.image_quality}
+    if options.aligned and about.get("crop_margin"):
+        said["aligned"] = True
     return said
 
 

@@ -18,6 +18,7 @@ from pipeline.domain.manifest import IndexRow
 from pipeline.domain.recipe import ExportNode
 from pipeline.domain.records import UInt8
 
+ABOUT: dict[str, object] = {}
 XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>trainedAlgorithmicMedia</x:xmpmeta>"
 
 
@@ -45,14 +46,14 @@ def dataset(images: list[bytes]) -> tuple[MemoryStore, list[IndexRow]]:
 def read(images: list[bytes], **options: int) -> list[tuple[IndexRow, bytes]]:
     """Return every row with its bytes, as an export would copy them."""
     store, rows = dataset(images)
-    with resized(store, rows, ExportNode(use="x", **options)) as (source, sized):
+    with resized(store, rows, ExportNode(use="x", **options), ABOUT) as (source, sized):
         return [(r, source.get_range(f"segments/{r.segment}.tar", r.offset, r.length)) for r in sized]
 
 
 def test_without_a_size_nothing_is_touched() -> None:
     """The store and the rows are those handed in."""
     store, rows = dataset([JpegCodec().encode(picture(24))])
-    with resized(store, rows, ExportNode(use="x")) as found:
+    with resized(store, rows, ExportNode(use="x"), ABOUT) as found:
         assert found == (store, rows)
 
 
@@ -135,8 +136,8 @@ def test_nothing_is_left_in_the_temporary_directory(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     store, rows = dataset([JpegCodec().encode(picture(24))])
-    with resized(store, rows, ExportNode(use="x", image_px=16)):
+    with resized(store, rows, ExportNode(use="x", image_px=16), ABOUT):
         assert list(tmp_path.iterdir())
-    with pytest.raises(KeyboardInterrupt), resized(store, rows, ExportNode(use="x", image_px=16)):
+    with pytest.raises(KeyboardInterrupt), resized(store, rows, ExportNode(use="x", image_px=16), ABOUT):
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())

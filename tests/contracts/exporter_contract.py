@@ -29,7 +29,8 @@ from pipeline.domain.ports import Exporter, ImageFacts, Store
 from pipeline.domain.recipe import ExportNode
 from pipeline.domain.twins import is_twin, parent_of
 from pipeline.flow.exporting import StoredFacts, write_exports
-from tests.flow.test_run import DyingStore, Killed
+from tests.flow.erasing import DyingAtAnyChange
+from tests.flow.test_run import Killed
 
 Found = tuple[str, int, bytes]
 """Key, label and image bytes of one sample, as a reader of the format finds them."""
@@ -58,19 +59,6 @@ class Recording(MemoryStore):
         if self.size(path) is not None:
             self.writes.append(f"delete {path}")
         super().delete(path)
-
-
-class Dying(DyingStore):
-    """A store whose process dies at the n-th change, deletions included."""
-
-    def delete(self, path: str) -> None:
-        """Delete, or die."""
-        dies = self._count(path)
-        if dies and not self.after:
-            raise Killed
-        super().delete(path)
-        if dies:
-            raise Killed
 
 
 class Told:
@@ -172,7 +160,7 @@ class ExporterContract:
         exporter.export(source, index, undisturbed, about)
         wanted = files_of(undisturbed)
         for dies_at in range(1, 200):
-            store = Dying(dies_at, after=after)
+            store = DyingAtAnyChange(dies_at, after=after)
             try:
                 exporter.export(source, index, store, about)
             except Killed:
@@ -217,7 +205,7 @@ class ExporterContract:
         self, exporter: Exporter, source: Store, index: list[IndexRow], about: dict[str, Any]
     ) -> None:
         """Another dataset digest, finished or not, is refused in one line that names both; nothing changes."""
-        target, half = Recording(), Dying(4, after=True)
+        target, half = Recording(), DyingAtAnyChange(4, after=True)
         exporter.export(source, index, target, about)
         with pytest.raises(Killed):
             exporter.export(source, index, half, about)

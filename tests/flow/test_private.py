@@ -21,7 +21,8 @@ from pipeline.flow.exporting import StoredFacts
 from pipeline.flow.orphans import find_orphans
 from pipeline.flow.verify import Verified, verify
 from pipeline.flow.versions import published_rows, read_manifest
-from tests.flow.private_world import CLEAN, copied, curated, draw, recipe_of
+from tests.flow.private_world import CLEAN, curated, draw, recipe_of
+from tests.worlds import copy_of
 
 IMAGES = 28
 """Four of each person of the largest balanced choice."""
@@ -46,7 +47,7 @@ def made(folder: Path) -> MemoryStore:
 @pytest.fixture
 def store(made: MemoryStore) -> MemoryStore:
     """Return a copy of it that may be changed."""
-    return copied(made)
+    return copy_of(made)
 
 
 def checked(store: MemoryStore, *, deep: bool) -> Verified:
@@ -83,6 +84,16 @@ def test_nothing_published_labels_a_person(store: MemoryStore) -> None:
             assert not [k for row in table["measures"].to_pylist() for k, _ in row if is_personal(k)]
         else:
             assert b"shade=" not in store.get(path)
+
+
+@pytest.mark.parametrize(
+    ("measure", "personal"),
+    [("apparent_age_years_sd", True), ("est_skin_tone_group=dark", True), ("hat_p", True), ("yaw_deg", False),
+     ("glasses_p", False), ("occlusion_mouth", False)],
+)  # fmt: skip
+def test_what_a_person_looks_like_is_personal(measure: str, personal: bool) -> None:
+    """Age, tone and what is worn on the head (it can tell a faith) are personal; pose and coverings are not."""
+    assert is_personal(measure) is personal
 
 
 def test_attributes_are_published_with_a_reason(folder: Path) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from jobs import wiring
-from jobs.cli import app
 from pipeline.adapters.segments.plain import ParquetTables
 from pipeline.adapters.stores import LocalStore
-from pipeline.domain.errors import FacemintError, UserError
+from pipeline.domain.errors import UserError
 from pipeline.domain.splits import parse_parts
 from pipeline.flow.splits import Asked, read_split
-from tests.flow.erasing import found, problems, rows_of, traces
+from tests.command_line import facemint, facts_of, refused
+from tests.flow.erasing import found, rows_of, traces
 from tests.flow.test_growth import asked
-from tests.worlds import mint
+from tests.worlds import mint, problems
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +36,6 @@ def dataset(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "set"))
 
 
-def facemint(*arguments: str) -> Any:
-    """Run the command line in this process."""
-    return CliRunner().invoke(app, ["erase", *arguments])
-
-
-def refused(*arguments: str) -> str:
-    """Return the one line with which a mistake is refused."""
-    error = facemint(*arguments).exception
-    assert isinstance(error, FacemintError), error
-    assert error.exit_status == 2
-    assert "\n" not in str(error)
-    return str(error)
-
-
 def files(root: Path) -> dict[str, bytes]:
     """Return every file below a folder."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -61,10 +44,10 @@ def files(root: Path) -> dict[str, bytes]:
 def test_without_yes_nothing_is_written(dataset: Path) -> None:
     """What would go is told as a table or as JSON, and the folder is what it was."""
     before, who = files(dataset), rows_of(LocalStore(dataset))[0].identity
-    shown = facemint(str(dataset), "--identity", str(who))
+    shown = facemint("erase", str(dataset), "--identity", str(who))
     assert shown.exit_code == 0, shown.exception
     assert "what --yes would erase; nothing is written" in " ".join(shown.stdout.split())
-    facts = json.loads(facemint(str(dataset), "--identity", str(who), "--json").stdout)
+    facts = facts_of("erase", str(dataset), "--identity", str(who))
     assert facts["identities"][0]["images"] == facts["images_by_version"]["v000001"] == 3
     assert facts["splits"] == ["half"]
     assert not facts["erased"]
@@ -76,7 +59,7 @@ def test_with_yes_it_is_done_and_said(dataset: Path) -> None:
     store = LocalStore(dataset)
     who = rows_of(store)[0].identity
     sought = traces(store, [who])
-    done = facemint(str(dataset), "--identity", str(who), "--yes")
+    done = facemint("erase", str(dataset), "--identity", str(who), "--yes")
     assert done.exit_code == 0, done.exception
     said = " ".join(done.stdout.split())
     assert "Erased 1 identity" in said
@@ -88,7 +71,7 @@ def test_with_yes_it_is_done_and_said(dataset: Path) -> None:
     assert f"labels 0 to {max(row.label for row in rows_of(store))}, in one" in card
     assert "Nobody has 1 of these labels any more" in card
     assert who not in read_split(store, ParquetTables(), "half").part_of
-    again = json.loads(facemint(str(dataset), "--identity", str(who), "--yes", "--json").stdout)
+    again = facts_of("erase", str(dataset), "--identity", str(who), "--yes")
     assert (again["already"], again["erasures"], again["version"]) == (1, [], "v000002")
     status = wiring.dataset_status(str(dataset))
     assert [v["retired"] for v in status["versions"]] == [True, False]
@@ -101,14 +84,14 @@ def test_what_a_killed_writer_left_half_written_goes_too(dataset: Path) -> None:
     half = dataset / "segments" / ".tmp-0123456789abcdef0123456789abcdef"
     half.write_bytes(store.get(f"segments/{row.segment}.tar"))
     os.utime(half, (1, 1))
-    assert facemint(str(dataset), "--identity", str(row.identity), "--yes").exit_code == 0
+    assert facemint("erase", str(dataset), "--identity", str(row.identity), "--yes").exit_code == 0
     assert not half.exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "nothing to erase: give --identity, --image, --source or --face"),
+        ([], "nothing to erase: give --identity, --image, --source, --label or --face"),
         (["--yes"], "nothing to erase: give --identity, --image or --source; no erasure of this dataset is open"),
         (["--identity", "999"], "--identity 999: nobody of that number is enrolled"),
         (["--source", "3"], "--source 3: this dataset has no sources, its identity vectors are drawn by 'gaussian'"),
@@ -119,12 +102,12 @@ def test_what_a_killed_writer_left_half_written_goes_too(dataset: Path) -> None:
 )
 def test_mistakes_are_refused_in_one_line(whole: Path, arguments: list[str], said: str) -> None:
     """What cannot be erased is said with what can, and the exit status is 2."""
-    assert said in refused(str(whole), *arguments)
+    assert said in refused("erase", str(whole), *arguments)
 
 
 def test_a_place_without_a_dataset_is_refused(tmp_path: Path) -> None:
     """Nothing is created where nothing was."""
-    assert "no dataset here" in refused(str(tmp_path / "none"), "--identity", "1", "--yes")
+    assert "no dataset here" in refused("erase", str(tmp_path / "none"), "--identity", "1", "--yes")
     assert not (tmp_path / "none").exists()
 
 
@@ -141,14 +124,14 @@ def test_a_face_shows_matches_and_erases_nobody(dataset: Path, tmp_path: Path) -
     """The nearest identities come with cosine and FMR, the threshold is told, and nothing is written."""
     before, crop = files(dataset), tmp_path / "me.jpg"
     who = crop_of(dataset, crop, 0)
-    face = json.loads(facemint(str(dataset), "--face", str(crop), "--json").stdout)["face"]
+    face = facts_of("erase", str(dataset), "--face", str(crop))["face"]
     assert face["nearest"][0]["identity"] == who
     cos = [m["cos"] for m in face["nearest"]]
     assert cos == sorted(cos, reverse=True)
     assert all(0 < m["fmr"] <= 1 for m in face["nearest"])
     assert face["threshold_cos"] is not None
     assert face["confirmed"] == [m["identity"] for m in face["nearest"] if m["cos"] >= face["threshold_cos"]]
-    shown = facemint(str(dataset), "--face", str(crop))
+    shown = facemint("erase", str(dataset), "--face", str(crop))
     assert "reaches the 1:N threshold" in shown.stdout
     assert files(dataset) == before
 
@@ -157,14 +140,14 @@ def test_a_face_confirms_who_is_named_and_nobody_else(dataset: Path, tmp_path: P
     """With --identity only somebody at or above the threshold is erased; another number is refused beforehand."""
     crop, store = tmp_path / "me.jpg", LocalStore(dataset)
     who = crop_of(dataset, crop, 0)
-    face = json.loads(facemint(str(dataset), "--face", str(crop), "--json").stdout)["face"]
+    face = facts_of("erase", str(dataset), "--face", str(crop))["face"]
     other = next(r.identity for r in rows_of(store) if r.identity not in face["confirmed"])
-    said = refused(str(dataset), "--face", str(crop), "--identity", str(other), "--yes")
+    said = refused("erase", str(dataset), "--face", str(crop), "--identity", str(other), "--yes")
     assert f"identity {other} does not reach the 1:N threshold for this face" in said
     key = rows_of(store)[0].key
-    assert "--face goes with --identity alone" in refused(str(dataset), "--face", str(crop), "--image", key)
+    assert "--face goes with --identity alone" in refused("erase", str(dataset), "--face", str(crop), "--image", key)
     assert not store.list("erasures/")
-    done = json.loads(facemint(str(dataset), "--face", str(crop), "--identity", str(who), "--yes", "--json").stdout)
+    done = facts_of("erase", str(dataset), "--face", str(crop), "--identity", str(who), "--yes")
     assert done["tombstones"] == [who]
     assert problems(store) == []
 
@@ -173,7 +156,7 @@ def test_a_face_that_is_no_aligned_crop_is_refused(whole: Path, tmp_path: Path) 
     """A picture of another size, or no picture, is refused with how to align one."""
     odd = tmp_path / "odd.jpg"
     odd.write_bytes(b"\xff\xd8\xff not really")
-    assert "--face" in refused(str(whole), "--face", str(odd))
+    assert "--face" in refused("erase", str(whole), "--face", str(odd))
 
 
 def test_an_erasure_that_was_begun_is_shown_and_stops_the_others(dataset: Path) -> None:
@@ -186,12 +169,12 @@ def test_an_erasure_that_was_begun_is_shown_and_stops_the_others(dataset: Path) 
 
     journal = plan_here(parts, plan).journal(parts)
     store.put(journal.path, journal.to_json())
-    shown = facemint(str(dataset), "--identity", "1")
+    shown = facemint("erase", str(dataset), "--identity", "1")
     assert "an erasure was begun and not finished" in " ".join(shown.stdout.split())
     assert "an erasure is not finished" in wiring.dataset_status(str(dataset))["state"]
     with pytest.raises(UserError, match="was begun and not finished"):
         wiring.newest_manifest(str(dataset))
-    done = facemint(str(dataset), "--yes")
+    done = facemint("erase", str(dataset), "--yes")
     assert done.exit_code == 0, done.exception
     assert problems(store) == []
     assert "not finished" not in wiring.dataset_status(str(dataset))["state"]

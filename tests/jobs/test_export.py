@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from fractions import Fraction
@@ -17,9 +18,13 @@ from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import FacemintError, OutputError, UserError
 from pipeline.domain.splits import Part
 from pipeline.flow.splits import Asked
+from tests.command_line import printed
 from tests.worlds import mint, sketches
 
 PARTS = (Part("train", Fraction(1, 2)), Part("test", Fraction(1, 2)))
+
+
+export = functools.partial(printed, "export")
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +36,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     mint(sketches(exports=[], identities=whole), LocalStore(Path(out)))
     wiring.split_on(LocalStore(Path(out)), Asked("main", PARTS))
     return out
-
-
-def export(*arguments: str) -> str:
-    """Return what the verb prints; its errors are raised as `facemint` itself would see them."""
-    done = CliRunner().invoke(app, ["export", *arguments])
-    if isinstance(done.exception, FacemintError):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def test_numbers_that_trainers_ask_for(dataset: str, tmp_path: Path) -> None:
@@ -119,14 +115,14 @@ def test_a_split_is_printed_part_by_part(dataset: str, tmp_path: Path) -> None:
         ),
         (
             ("--to", "recordio", "--set", "legasy=true"),
-            "recordio has no option 'legasy'; its options: image_px, .*legacy",
+            "recordio has no option 'legasy'; its options: aligned, image_px, .*legacy",
         ),
-        (("--to", "hf", "--set", "folder=x"), "hf has no option 'folder'; its options: class_names, "),
+        (("--to", "hf", "--set", "folder=x"), "hf has no option 'folder'; its options: aligned, class_names, "),
         (("--to", "hf", "--set", "use=lmdb"), "hf has no option 'use'"),
         (("--to", "hf", "--set", "shard_bytes"), "--set shard_bytes: got no `=`"),
         (
             ("--to", "hf", "--set", "shard_bytes=5"),
-            "shard_bytes=5: input should be greater .*; options of hf: class_names",
+            "shard_bytes=5: input should be greater .*; options of hf: aligned, class_names",
         ),
         (("--to", "hf", "--max-per-identity", "0"), "max_per_identity=0: input should be greater than or equal to 1"),
         (("--to", "hf", "--part", "test"), "export to hf: part 'test' of no split"),

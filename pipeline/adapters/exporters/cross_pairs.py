@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.adapters.exporters.files import hashed
-from pipeline.adapters.exporters.hub import PARQUET, Licence, licence_line, schema_of
+from pipeline.adapters.exporters.hub import PARQUET, Kind, Licence, licence_line, schema_of
 from pipeline.adapters.exporters.images import by_label, with_images
 from pipeline.adapters.exporters.notes import (
     LABELS_LINE,
@@ -27,6 +27,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import Sourced, sourced_lines, sourced_of
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.captions import CAPTIONS, Phrases, caption, cross_pairs, describe, differing
 from pipeline.domain.errors import UserError
@@ -108,15 +109,16 @@ class CrossPairsExporter:
                 "measure with `facemint measure`, or export to hf"
             )
         counts = {"pairs": len(pairs), "captions": CAPTIONS, **_report(said)}
-        head = head_of(self.kind, index, about, **own, **counts)
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, **own, **counts, **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
         for part in (labels_part(index, about), _table(pairs, said), _lines(pairs, said)):
             writing.add(part)
-        with resized(source, by_label(index), self.options) as (images, rows):
+        with resized(source, by_label(index), self.options, about) as (images, rows):
             for number, of_shard in enumerate(_shards(rows, self.options.shard_bytes)):
-                writing.add(_shard(images, number, of_shard, said))
+                writing.add(_shard(images, number, of_shard, said, sourced))
         return writing.finish(_card(head), "data/images-", SHARD)
 
 
@@ -204,32 +206,36 @@ def _shards(rows: Iterable[IndexRow], most_bytes: int) -> Iterator[list[IndexRow
     yield shard
 
 
-def _shard(source: Store, number: int, rows: Sequence[IndexRow], said: Mapping[str, Phrases]) -> Part:
+def _shard(source: Store, number: int, rows: Sequence[IndexRow], said: Mapping[str, Phrases], sourced: Sourced) -> Part:
     path = f"data/images-{number:06d}.parquet"
 
     def write(here: Path) -> list[FileEntry]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        local, schema = here / Path(path).name, schema_of(IMAGES)
+        kinds: dict[str, Kind] = {**IMAGES, **sourced.kinds}
+        local, schema = here / Path(path).name, schema_of(kinds)
         codecs = dict.fromkeys((name for name in IMAGES if name != "image"), "zstd")
+        codecs |= {f"{column}.{name}": "zstd" for column, names in sourced.kinds.items() for name in names}
         settings = {**PARQUET, "compression": codecs, "write_statistics": list(codecs)}
         with hashed(local) as out, pq.ParquetWriter(out, schema, **settings) as writer:
             found = with_images(source, rows)
-            while group := [_image(row, image, said) for row, image in islice(found, ROW_GROUP)]:
+            while group := [_image(row, image, said, sourced) for row, image in islice(found, ROW_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=ROW_GROUP)
         return [out.entry(path)]
 
     return Part((path,), write)
 
 
-def _image(row: IndexRow, image: bytes, said: Mapping[str, Phrases]) -> dict[str, Any]:
+def _image(row: IndexRow, image: bytes, said: Mapping[str, Phrases], sourced: Sourced) -> dict[str, Any]:
     facts = {name: getattr(row, name) for name in ("key", "label", "identity", "cell")}
+    facts |= {column: words[0] for column, words in sourced.columns([row]).items()}
     return {"image": {"bytes": image, "path": f"{row.key}.jpg"}, **facts, "caption": caption(said[row.key])}
 
 
 def _card(head: Mapping[str, Any]) -> str:
-    source, words = head["source"], head["caption_words"]
+    source, (least, most, mean) = head["source"], (head["caption_words"][n] for n in ("shortest", "longest", "mean"))
+    words = ", sourced" if head.get("sourced") else ""
     tag, one = ("", "person") if head.get("real_people") else ("- synthetic\n", "synthetic identity")
     return f"""---
 license: {head["license"]}
@@ -256,15 +262,15 @@ the digest of every file is in `{MANIFEST}`.
 | file | content |
 |---|---|
 | `{TABLE}`, `{LINES}` | input_key, target_key, label, identity, input_caption, target_caption, differs |
-| `data/images-*.parquet` | image, key, label, identity, cell, caption; each image once |
+| `data/images-*.parquet` | image, key, label, identity, cell, caption{words}; each image once |
 
 Images: face, RGB, {bytes_line(head)}.
 {LABELS_LINE}
-
+{sourced_lines(head, "The column `sourced` of the images")}
 Input and target differ in at least one factor (`differs`), and are never an image and its own hard-condition twin.
 A caption is made of what was measured, or asked for where nothing was measured, by fixed words (version
-{head["captions"]}): {head["different_captions"]:,} different ones, of {words["shortest"]} to {words["longest"]} words,
-{words["mean"]} on average. Left and right are those of the picture. It says nothing of who somebody is.
+{head["captions"]}): {head["different_captions"]:,} different ones, of {least} to {most} words,
+{mean} on average. Left and right are those of the picture. It says nothing of who somebody is.
 
 ```python
 import io

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.adapters.exporters.files import HashedFile
-from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
+from pipeline.adapters.exporters.hub import PARQUET, Kind, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import shuffled, with_images
 from pipeline.adapters.exporters.notes import (
     LABELS_LINE,
@@ -25,6 +25,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import Sourced, sourced_lines, sourced_of
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.manifest import IndexRow
 from pipeline.domain.ports import ImageFacts, Store
@@ -51,8 +52,8 @@ class HfOptions(ExportNode):
 class HfExporter:
     """Writes `data/train-000000.parquet` and so on, `labels.parquet`, `README.md`, and last `manifest.json`.
 
-    Columns: image (struct of bytes and path), label, identity (its number at enrolment), cell, key. Memory
-    holds one row group and a window of images.
+    Columns: image (struct of bytes and path), label, identity (its number at enrolment), cell, key; of photographs
+    sourced (struct of what came with each). Memory holds one row group and a window of images.
     """
 
     kind = "hf"
@@ -79,18 +80,19 @@ class HfExporter:
             StoreError: an image is not where the index says.
         """
         own = {name: getattr(self.options, name) for name in ("shard_bytes", "class_names", "license")}
-        head = head_of(self.kind, index, about, **own)
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, **own, **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
         names = _names(index, self.options.class_names)
-        kinds = {"image": "Image", "label": "ClassLabel" if names else "int64"}
-        kinds |= {"identity": "int64", "cell": "string", "key": "string"}
+        kinds: dict[str, Kind] = {"image": "Image", "label": "ClassLabel" if names else "int64"}
+        kinds |= {"identity": "int64", "cell": "string", "key": "string", **sourced.kinds}
         schema = schema_of(kinds, names)
         writing.add(labels_part(index, about))
-        with resized(source, index, self.options) as (images, sized):
+        with resized(source, index, self.options, about) as (images, sized):
             shards = [
-                writing.stream(_part(images, number, rows, schema))[0]
+                writing.stream(_part(images, number, rows, schema, sourced))[0]
                 for number, rows in enumerate(self._shards(shuffled(sized, about["seed"])))
             ]
         sizes = sum(row.length for row in sized), sum(s.bytes for s in shards)
@@ -119,16 +121,16 @@ def _names(index: Sequence[IndexRow], limit: int) -> list[str]:
     return [f"i{known[label]:08d}" for label in range(len(known))]
 
 
-def _part(source: Store, number: int, rows: Sequence[IndexRow], schema: Any) -> Stream:
+def _part(source: Store, number: int, rows: Sequence[IndexRow], schema: Any, sourced: Sourced) -> Stream:
     def write(files: Sequence[HashedFile]) -> None:
         import pyarrow.parquet as pq
 
         # JPEG does not shrink, and nobody looks for an image by its bytes
-        codecs = dict.fromkeys(("label", "identity", "cell", "key"), "zstd")
+        codecs = dict.fromkeys(("label", "identity", "cell", "key", *_paths(sourced)), "zstd")
         settings = {**PARQUET, "compression": codecs, "write_statistics": list(codecs)}
         with pq.ParquetWriter(files[0], schema, **settings) as writer:
             for group in _groups(with_images(source, rows)):
-                writer.write_table(_table(group, schema), row_group_size=ROW_GROUP)
+                writer.write_table(_table(group, schema, sourced), row_group_size=ROW_GROUP)
 
     return Stream((f"data/train-{number:06d}.parquet",), write, sum(row.length for row in rows))
 
@@ -144,7 +146,12 @@ def _groups(images: Iterable[tuple[IndexRow, bytes]]) -> Iterator[list[tuple[Ind
         yield group
 
 
-def _table(group: Sequence[tuple[IndexRow, bytes]], schema: Any) -> Any:
+def _paths(sourced: Sourced) -> list[str]:
+    """Return the words' columns as Parquet names them."""
+    return [f"{column}.{name}" for column, names in sourced.kinds.items() for name in names]
+
+
+def _table(group: Sequence[tuple[IndexRow, bytes]], schema: Any, sourced: Sourced) -> Any:
     import pyarrow as pa
 
     rows = [row for row, _ in group]
@@ -155,6 +162,7 @@ def _table(group: Sequence[tuple[IndexRow, bytes]], schema: Any) -> Any:
         pa.array([r.identity for r in rows], pa.int64()),
         pa.array([r.cell for r in rows], pa.string()),
         pa.array([r.key for r in rows], pa.string()),
+        *(pa.array(words, schema.field(name).type) for name, words in sourced.columns(rows).items()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -178,7 +186,7 @@ the digest of every file is in `{MANIFEST}`.
 | `key` | name of the image within the dataset |
 
 {LABELS_LINE}
-
+{sourced_lines(head, "The column `sourced`")}
 ```python
 from datasets import load_dataset
 

@@ -32,34 +32,47 @@ PARQUET: Mapping[str, Any] = {
 """Every writer setting that bytes depend on; the version of pyarrow that wrote a file stands in it too."""
 
 
-def schema_of(kinds: Mapping[str, str], names: Sequence[str] | None = None) -> Any:
+Kind = str | tuple[str, ...]
+"""What a column is: `Image`, `ClassLabel`, an arrow type's name such as `int64`, or the names of a struct's words."""
+
+
+def schema_of(kinds: Mapping[str, Kind], names: Sequence[str] | None = None) -> Any:
     """Return an arrow schema that `datasets` reads back as features.
 
     Args:
-        kinds: column -> `Image` (bytes and path), `ClassLabel`, or an arrow type's name such as `int64`.
+        kinds: column -> `Image` (bytes and path), `ClassLabel`, an arrow type's name such as `int64`, or the names
+            of words.
         names: of the classes, in the order of their labels; for ClassLabel.
     """
     import pyarrow as pa
 
     image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-    types = {"Image": image, "ClassLabel": pa.int64(), "int64": pa.int64(), "string": pa.string()}
+    types: dict[Kind, Any] = {"Image": image, "ClassLabel": pa.int64(), "int64": pa.int64(), "string": pa.string()}
     features: dict[str, Any] = {}
     for column, kind in kinds.items():
         if kind == "Image":
             features[column] = {"_type": "Image"}
         elif kind == "ClassLabel":
             features[column] = {"names": list(names or ()), "_type": "ClassLabel"}
+        elif isinstance(kind, tuple):
+            features[column] = {name: {"dtype": "string", "_type": "Value"} for name in kind}
+            types[kind] = pa.struct([pa.field(name, pa.string()) for name in kind])
         else:
             features[column] = {"dtype": kind, "_type": "Value"}
     known = json.dumps({"info": {"features": features}}, separators=(",", ":"))
     return pa.schema([pa.field(c, types[k]) for c, k in kinds.items()], metadata={"huggingface": known})
 
 
-def features_yaml(kinds: Mapping[str, str], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def features_yaml(kinds: Mapping[str, Kind], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Return the same features as a card states them."""
-    known: dict[str, Any] = {"Image": "image"}
+    known: dict[Kind, Any] = {"Image": "image"}
     known["ClassLabel"] = {"class_label": {"names": {str(n): name for n, name in enumerate(names or ())}}}
-    return [{"name": column, "dtype": known.get(kind, kind)} for column, kind in kinds.items()]
+    return [
+        {"name": column, "struct": [{"name": name, "dtype": "string"} for name in kind]}
+        if isinstance(kind, tuple)
+        else {"name": column, "dtype": known.get(kind, kind)}
+        for column, kind in kinds.items()
+    ]
 
 
 def front_matter(

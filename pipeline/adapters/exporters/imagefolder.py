@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.adapters.exporters.files import hashed
-from pipeline.adapters.exporters.hub import PARQUET, Licence, features_yaml, front_matter, licence_line, schema_of
+from pipeline.adapters.exporters.hub import PARQUET, Kind, Licence, features_yaml, front_matter, licence_line, schema_of
 from pipeline.adapters.exporters.images import by_label, with_images
 from pipeline.adapters.exporters.notes import (
     LABELS_LINE,
@@ -27,6 +27,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import Sourced, sourced_lines, sourced_of
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import FileEntry, IndexRow
@@ -54,7 +55,8 @@ class ImageFolderExporter:
     """Writes `<label>/<key>.jpg` for every image, `metadata.parquet`, `labels.parquet`, card, last `manifest.json`.
 
     Labels are padded with zeros to one width, so that loaders that number folders in the order of their names give
-    every folder its own label. `metadata.parquet` has file_name, label, identity, cell and key, by label and key.
+    every folder its own label. `metadata.parquet` has file_name, label, identity, cell and key, by label and key; of
+    photographs sourced, too, what came with each.
     """
 
     kind = "imagefolder"
@@ -85,17 +87,20 @@ class ImageFolderExporter:
                 f"{len(index):,} images, each an object of its own; imagefolder writes up to "
                 f"{self.options.max_images:,}: export to hf or webdataset, or raise the export's max_images"
             )
-        head = head_of(self.kind, index, about, license=self.options.license)
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, license=self.options.license, **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
         writing.add(labels_part(index, about))
-        with resized(source, index, self.options) as (images, sized):
+        with resized(source, index, self.options, about) as (images, sized):
             rows = by_label(sized)
             width = len(str(rows[-1].label))
             size = sum(writing.put(_name(row, width), image).bytes for row, image in with_images(images, rows))
-        size += writing.add(_metadata(rows, width))[0].bytes
-        kinds = {"image": "Image"} | {name: kind for name, kind in COLUMNS.items() if name != "file_name"}
+        size += writing.add(_metadata(rows, width, sourced))[0].bytes
+        kinds: dict[str, Kind] = {"image": "Image"}
+        kinds |= {name: kind for name, kind in COLUMNS.items() if name != "file_name"}
+        kinds |= sourced.kinds
         sizes = sum(row.length for row in rows), size
         front = front_matter(head, self.options.license, None, features_yaml(kinds), sizes)
         return writing.finish(front + _card(head), "", IMAGE)
@@ -105,15 +110,16 @@ def _name(row: IndexRow, width: int) -> str:
     return f"{row.label:0{width}d}/{row.key}.jpg"
 
 
-def _metadata(rows: Sequence[IndexRow], width: int) -> Part:
+def _metadata(rows: Sequence[IndexRow], width: int, sourced: Sourced) -> Part:
     def write(here: Path) -> list[FileEntry]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema, remaining = schema_of(COLUMNS), iter(rows)
+        schema, remaining = schema_of({**COLUMNS, **sourced.kinds}), iter(rows)
         with hashed(here / METADATA) as out, pq.ParquetWriter(out, schema, **PARQUET, compression="zstd") as writer:
             while group := list(islice(remaining, ROW_GROUP)):
-                columns = {name: [getattr(row, name) for row in group] for name in COLUMNS if name != "file_name"}
+                columns: dict[str, list[Any]] = {**sourced.columns(group)}
+                columns |= {name: [getattr(row, name) for row in group] for name in COLUMNS if name != "file_name"}
                 columns["file_name"] = [_name(row, width) for row in group]
                 writer.write_table(pa.Table.from_pydict(columns, schema=schema), row_group_size=ROW_GROUP)
         return [out.entry(METADATA)]
@@ -122,7 +128,7 @@ def _metadata(rows: Sequence[IndexRow], width: int) -> Part:
 
 
 def _card(head: Mapping[str, Any]) -> str:
-    source = head["source"]
+    source, words = head["source"], ", sourced" if head.get("sourced") else ""
     return f"""
 # {source["name"]} {source["version"]} as an image folder
 
@@ -132,10 +138,10 @@ Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`
 | file | content |
 |---|---|
 | `<label>/<key>.jpg` | face, RGB, {bytes_line(head)} |
-| `{METADATA}` | file_name, label, identity (its number at enrolment), cell (perceived attributes), key |
+| `{METADATA}` | file_name, label, identity (its number at enrolment), cell (perceived attributes), key{words} |
 
 {LABELS_LINE}
-
+{sourced_lines(head, f"The column `sourced` of `{METADATA}`")}
 ```python
 from datasets import load_dataset
 

@@ -35,6 +35,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import TABLE, sourced_lines, sourced_of
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import UserError
 from pipeline.domain.manifest import FileEntry, IndexRow
@@ -60,7 +61,8 @@ class LmdbOptions(ExportNode):
 class LmdbExporter:
     """Writes `train.lmdb`, `train.lst`, `labels.parquet`, `README.md`, and last `manifest.json`.
 
-    `train.lst` holds number, label and `<key>.jpg` by tabs: it says which published image a record is.
+    `train.lst` holds number, label and `<key>.jpg` by tabs: it says which published image a record is. Of photographs
+    `sourced.parquet` has what came with each, by its key.
     A store takes whole files, so the temporary directory holds the tree and its compact copy, twice the images' bytes.
     """
 
@@ -92,7 +94,8 @@ class LmdbExporter:
         features = self.options.features
         if features is not None and facts is None:
             raise ValueError("export is told no facts, and features were asked for")
-        head = head_of(self.kind, index, about, features=features)
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, features=features, **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
@@ -100,7 +103,7 @@ class LmdbExporter:
         def write(here: Path) -> list[FileEntry]:
             order = list(shuffled(index, about["seed"]))
             known = _embeddings(here, index, features, facts) if features is not None and facts is not None else None
-            with resized(source, order, self.options) as (images, rows):
+            with resized(source, order, self.options, about) as (images, rows):
                 # the tree keeps its keys in the order of their bytes: 0, 1, 10, 11, 2
                 numbered = sorted(enumerate(rows), key=lambda pair: b"%d" % pair[0])
                 records = _records(with_images(images, [row for _, row in numbered]), known)
@@ -108,8 +111,8 @@ class LmdbExporter:
                 tree = _write(here, zip(keys, records, strict=True), rows, head["num_classes"])
             return [tree, _list(here, rows)]
 
-        writing.add(labels_part(index, about))
-        writing.add(Part((FILE, LIST), write))
+        for part in (labels_part(index, about), *sourced.part(index), Part((FILE, LIST), write)):
+            writing.add(part)
         return writing.finish(_card(head), "train.", re.compile(r"train\.(lmdb|lst)"))
 
 
@@ -242,7 +245,7 @@ Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`
 | `__keys__` | list of the records' keys |
 
 `{LIST}` says which image each record is. {LABELS_LINE}
-
+{sourced_lines(head, f"`{TABLE}`")}
 The trainers that read the published HSFace sets take this file as it is. Without them:
 
 ```python

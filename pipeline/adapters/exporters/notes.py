@@ -65,6 +65,8 @@ def bytes_line(head: Mapping[str, Any]) -> str:
     if "image_px" not in head:
         return "bytes as published"
     side_px, quality = head["image_px"], head["image_quality"]
+    if head.get("aligned"):
+        return f"the aligned crop, {side_px} x {side_px} px, cut out of what is stored; JPEG quality {quality}"
     return (
         f"{side_px} x {side_px} px: bytes as published where that is the stored size, otherwise resized (Lanczos) and "
         f"encoded again at JPEG quality {quality}"
@@ -84,9 +86,19 @@ def choice_lines(head: Mapping[str, Any]) -> str:
         )
     if "max_per_identity" in head:
         said.append(f"At most {head['max_per_identity']:,} images of each identity, spread evenly over all it has.")
+    if head.get("crop_margin"):
+        said.append(_margin_said(head["crop_margin"]))
     if "whole_pictures" in head:
         said.append(_wholes_said(head["whole_pictures"], head["num_images"]))
     return "\n" + "\n".join(said) + "\n" if said else ""
+
+
+def _margin_said(margin: float) -> str:
+    return (
+        f"Crops show more than recognisers read: the aligned crop, with {100 * margin:g} % of its side added on every "
+        f"side. It is the middle {100 / (1 + 2 * margin):.4g} % of width and height: cut that out for a model that "
+        "reads aligned crops."
+    )
 
 
 def _wholes_said(carried: int, images: int) -> str:

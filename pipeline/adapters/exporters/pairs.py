@@ -23,6 +23,7 @@ from pipeline.adapters.exporters.hub import PARQUET
 from pipeline.adapters.exporters.images import with_images
 from pipeline.adapters.exporters.notes import bytes_line, choice_lines, people
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import Sourced, sourced_lines, sourced_of
 from pipeline.adapters.exporters.verification_bin import write_bin
 from pipeline.adapters.exporters.writing import MANIFEST, Part, Writing, head_of
 from pipeline.domain.errors import UserError
@@ -102,13 +103,19 @@ class PairsExporter:
                 f"{len(named):,} images, each an object of its own; pairs writes up to {self.options.max_images:,}: "
                 "draw fewer with per_fold, or raise the export's max_images"
             )
-        head = head_of(self.kind, [named[n].row for n in sorted(named)], about, **_said(lists))
+        shown = [named[n].row for n in sorted(named)]
+        sourced = sourced_of(shown, about, facts)
+        head = head_of(self.kind, shown, about, **_said(lists), **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
-        for part in (_tables(lists, index, named), _text("pairs.txt", _lfw(lists, named)), _triplets(lists, named)):
+        for part in (
+            _tables(lists, index, named, sourced),
+            _text("pairs.txt", _lfw(lists, named)),
+            _triplets(lists, named),
+        ):
             writing.add(part)
-        with resized(source, [named[n].row for n in sorted(named)], self.options) as (images, rows):
+        with resized(source, shown, self.options, about) as (images, rows):
             names = {item.row.key: item.file for item in named.values()}
             for row, image in with_images(images, rows):
                 writing.put(names[row.key], image)
@@ -164,7 +171,7 @@ def _text(path: str, lines: Iterable[str]) -> Part:
     return Part((path,), write)
 
 
-def _tables(lists: Lists, index: Sequence[IndexRow], named: Mapping[int, _Named]) -> Part:
+def _tables(lists: Lists, index: Sequence[IndexRow], named: Mapping[int, _Named], sourced: Sourced) -> Part:
     """Return the three tables; an image is named by its file, key and identity."""
     fold_of = {index[n].identity: p.fold for p in lists.pairs for n in (p.a, p.b)}
     fold_of |= {index[t.negative].identity: t.fold for t in lists.triplets}
@@ -175,6 +182,7 @@ def _tables(lists: Lists, index: Sequence[IndexRow], named: Mapping[int, _Named]
         images = (
             {**_who("", named[n]), "name": named[n].name, "number": named[n].number}
             | {"cell": named[n].row.cell, "fold": fold_of[named[n].row.identity]}
+            | {column: words[0] for column, words in sourced.columns([named[n].row]).items()}
             for n in sorted(named, key=lambda n: named[n].file)
         )
         three = (f"{side}_{what}" for side in _SIDES for what in _WHAT)
@@ -182,10 +190,10 @@ def _tables(lists: Lists, index: Sequence[IndexRow], named: Mapping[int, _Named]
         columns = (
             ("fold", "mated", "cell", *two),
             ("fold", "cell", *three),
-            ("file", "key", "identity", "name", "number", "cell", "fold"),
+            ("file", "key", "identity", "name", "number", "cell", "fold", *sourced.kinds),
         )
         return [
-            _table(here, path, of_table, rows)
+            _table(here, path, of_table, rows, sourced)
             for path, of_table, rows in zip(TABLES, columns, (pairs, triplets, images), strict=True)
         ]
 
@@ -211,11 +219,14 @@ def _who(side: str, image: _Named) -> dict[str, Any]:
     return {f"{before}file": image.file, f"{before}key": image.row.key, f"{before}identity": image.row.identity}
 
 
-def _table(here: Path, path: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> FileEntry:
+def _table(
+    here: Path, path: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], sourced: Sourced
+) -> FileEntry:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"fold": pa.int32(), "number": pa.int32(), "mated": pa.bool_()}
+    kinds |= {name: pa.struct([(word, pa.string()) for word in words]) for name, words in sourced.kinds.items()}
     known = [(c, kinds.get(c, pa.int64() if "identity" in c else pa.string())) for c in columns]
     schema, remaining = pa.schema(known), iter(rows)
     with hashed(here / path) as out, pq.ParquetWriter(out, schema, **PARQUET, compression="zstd") as writer:
@@ -248,6 +259,7 @@ def _read(pool: BinaryIO, place: int, length: int) -> bytes:
 
 def _card(head: Mapping[str, Any]) -> str:
     source, each = head["source"], head["mated_per_fold"]
+    words = ", sourced," if head.get("sourced") else ""
     cells = "\n".join(f"| {cell} | {count:,} | {count:,} |" for cell, count in head["mated_by_cell"].items())
     return f"""---
 configs:
@@ -279,10 +291,10 @@ configs:
 | `pairs.parquet` | fold, mated, cell, and of both images file, key and identity |
 | `triplets.parquet`, `triplets.txt` | anchor and positive of one identity, negative of another |
 | `pairs.txt` | the pairs as LFW lists them, over `images/<name>/<name>_<number>.jpg` |
-| `images.parquet` | file, key, identity, name, number, cell and fold of every image |
+| `images.parquet` | file, key, identity, name, number, cell and fold{words} of every image |
 | `images/` | faces, RGB, {bytes_line(head)} |
 | `pairs.bin` | the pairs as InsightFace reads them: its evaluation takes `{{folder}}/pairs.bin` as a target |
-
+{sourced_lines(head, "The column `sourced` of `images.parquet`")}
 ```python
 from collections import Counter
 

@@ -27,6 +27,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import TABLE, sourced_lines, sourced_of
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.errors import OutputError
 from pipeline.domain.manifest import IndexRow
@@ -60,6 +61,8 @@ class RecordIOOptions(ExportNode):
 class RecordIOExporter:
     """Writes `train.rec`, `train.idx`, `train.lst`, `property`, `labels.parquet`, a card, and last `manifest.json`.
 
+    Of photographs `sourced.parquet` has what came with each, by its key.
+
     `property` holds `num_classes,height,width`. `train.lst` holds number, label and `<key>.jpg` by tabs: it says which
     published image a record is. Files grow where they will stand: no room is needed beside it.
     """
@@ -89,18 +92,20 @@ class RecordIOExporter:
                 of another dataset or kind.
             StoreError: an image is not where the index says.
         """
-        head = head_of(self.kind, index, about, layout="legacy" if self._legacy else "flat")
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, layout="legacy" if self._legacy else "flat", **sourced.head)
         self._check(head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
 
         def write(files: Sequence[HashedFile]) -> None:
-            with resized(source, index, self.options) as (images, sized):
+            with resized(source, index, self.options, about) as (images, sized):
                 rows = by_label(sized) if self._legacy else shuffled(sized, about["seed"])
                 _write(files, with_images(images, rows), head["num_classes"], legacy=self._legacy)
 
-        writing.add(labels_part(index, about))
+        for part in (labels_part(index, about), *sourced.part(index)):
+            writing.add(part)
         writing.stream(Stream(FILES, write, sum(row.length + FRAME_bytes for row in index)))
         return writing.finish(_card(head), "train.", re.compile(r"train\.(rec|idx|lst)"))
 
@@ -260,7 +265,7 @@ Dataset digest `{source["digest"]}`; the digest of every file is in `{MANIFEST}`
 | `property` | classes, height, width |
 
 {LABELS_LINE}
-
+{sourced_lines(head, f"`{TABLE}`")}
 Trainers want two numbers:
 
 ```python

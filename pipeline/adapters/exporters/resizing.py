@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +34,11 @@ _APP1, _START_OF_SCAN = 0xE1, 0xDA
 
 @contextmanager
 def resized(
-    source: Store, index: Sequence[IndexRow], options: ExportNode
+    source: Store, index: Sequence[IndexRow], options: ExportNode, about: Mapping[str, Any]
 ) -> Iterator[tuple[Store, Sequence[IndexRow]]]:
     """Give the store and the rows to copy images from; as they are where `image_px` is not asked for.
 
+    `about` says by `crop_margin` what images show beyond the judge's crop, for options that ask for that crop alone.
     The temporary directory holds what was encoded again, memory a window of images.
 
     Raises:
@@ -47,11 +48,12 @@ def resized(
     if options.image_px is None:
         yield source, index
         return
+    margin = (about.get("crop_margin") or 0.0) if options.aligned else 0.0
     with scratch("images of another size") as here:
         rows: list[IndexRow] = []
         with (here / RESIZED).open("wb") as out:
             for row, image in with_images(source, index):
-                again = _encoded(row, image, options.image_px, options.image_quality)
+                again = _encoded(row, image, options.image_px, options.image_quality, margin)
                 if again is None:
                     rows.append(row)
                     continue
@@ -83,14 +85,14 @@ class _Routed:
             ]
 
 
-def _encoded(row: IndexRow, image: bytes, side_px: int, quality: int) -> bytes | None:
-    """Return an image at the wanted size, encoded again; None where it has that size."""
+def _encoded(row: IndexRow, image: bytes, side_px: int, quality: int, margin: float) -> bytes | None:
+    """Return an image without its margin at the wanted size, encoded again; None where it is just that."""
     import simplejpeg
     from PIL import Image
 
     try:
         height_px, width_px, *_ = simplejpeg.decode_jpeg_header(image)
-        if height_px == width_px == side_px:
+        if height_px == width_px == side_px and not margin:
             return None
         if height_px != width_px:
             raise OutputError(
@@ -101,7 +103,10 @@ def _encoded(row: IndexRow, image: bytes, side_px: int, quality: int) -> bytes |
     except ValueError as error:
         what = " ".join(str(error).split())
         raise StoreError(f"{segment_path(row.segment, 'tar')}: image {row.key} does not decode: {what}") from None
-    picture = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    # of a side of 1 + 2 margins the crop begins behind the first
+    first_px, last_px = (width_px * share / (1 + 2 * margin) for share in (margin, 1 + margin))
+    box = (first_px, first_px, last_px, last_px)
+    picture = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS, box=box)
     # without chroma subsampling, as what is small has no colour to spare
     again = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, "RGB", "444", fastdct=False)
     return _with_xmp(bytes(again), image)

@@ -27,6 +27,7 @@ from pipeline.adapters.exporters.notes import (
     whose_labels,
 )
 from pipeline.adapters.exporters.resizing import resized
+from pipeline.adapters.exporters.sourced import Sourced, sourced_lines, sourced_of
 from pipeline.adapters.exporters.tars import TarWriter
 from pipeline.adapters.exporters.writing import MANIFEST, Stream, Writing, head_of
 from pipeline.domain.manifest import FileEntry, IndexRow
@@ -50,9 +51,9 @@ class WebDatasetOptions(ExportNode):
 class WebDatasetExporter:
     """Writes `train-000000.tar` and so on, `labels.parquet`, `README.md`, and last `manifest.json`.
 
-    A sample is `<key>.cls` (label in decimal), `<key>.jpg` and `<key>.json` (key, label, identity, cell); where the
-    dataset keeps the picture that an image was cut from, `<key>.whole.jpg` stands between these. Shards grow where they
-    will stand. Source: the WebDataset format (webdataset.github.io/webdataset).
+    A sample is `<key>.cls` (label in decimal), `<key>.jpg` and `<key>.json` (key, label, identity, cell; of photographs
+    sourced); where the dataset keeps the picture that an image was cut from, `<key>.whole.jpg` stands between these.
+    Shards grow where they will stand. Source: the WebDataset format (webdataset.github.io/webdataset).
     """
 
     kind = "webdataset"
@@ -82,24 +83,27 @@ class WebDatasetExporter:
         """
         wholes = _wholes(index, about, facts) if self.options.whole_pictures else {}
         carried = {"whole_pictures": len(wholes)} if about.get("whole_pictures") else {}
-        head = head_of(self.kind, index, about, shard_bytes=self._shard_bytes, **carried)
+        sourced = sourced_of(index, about, facts)
+        head = head_of(self.kind, index, about, shard_bytes=self._shard_bytes, **carried, **sourced.head)
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
         writing.add(labels_part(index, about))
-        with resized(source, index, self.options) as (images, rows):
+        with resized(source, index, self.options, about) as (images, rows):
             shards = [
                 writing.stream(_part(images, number, of_shard, self._shard_bytes))[0]
-                for number, of_shard in enumerate(self._shards(shuffled(rows, about["seed"]), wholes))
+                for number, of_shard in enumerate(self._shards(shuffled(rows, about["seed"]), wholes, sourced))
             ]
         return writing.finish(_card(head, shards), "train-", SHARD)
 
-    def _shards(self, rows: Iterable[IndexRow], wholes: Mapping[str, IndexRow]) -> Iterator[list[_Sample]]:
+    def _shards(
+        self, rows: Iterable[IndexRow], wholes: Mapping[str, IndexRow], sourced: Sourced
+    ) -> Iterator[list[_Sample]]:
         """Yield what each shard holds: cut where the next would overflow."""
         shard: list[_Sample] = []
         size = 0
         for row in rows:
-            sample = _Sample(row, *_labels(row), wholes.get(row.key))
+            sample = _Sample(row, *_labels(row, sourced), wholes.get(row.key))
             added = sum(member_bytes(part.length) for part in sample.pictures)
             added += member_bytes(len(sample.cls)) + member_bytes(len(sample.car))
             if shard and size + added > self._shard_bytes:
@@ -155,10 +159,10 @@ def _wholes(index: Sequence[IndexRow], about: Mapping[str, Any], facts: ImageFac
     return out
 
 
-def _labels(row: IndexRow) -> tuple[bytes, bytes]:
-    """Return what stands beside an image: the label, and canonical JSON of key, label, identity and cell."""
+def _labels(row: IndexRow, sourced: Sourced) -> tuple[bytes, bytes]:
+    """Return what stands beside an image: the label, and canonical JSON of key, label, identity, cell and words."""
     key, cell = encode_basestring(row.key), encode_basestring(row.cell)
-    facts = f'{{"cell":{cell},"identity":{row.identity},"key":{key},"label":{row.label}}}\n'
+    facts = f'{{"cell":{cell},"identity":{row.identity},"key":{key},"label":{row.label}{sourced.json(row.key)}}}\n'
     return b"%d" % row.label, facts.encode()
 
 
@@ -173,6 +177,7 @@ def _card(head: Mapping[str, Any], shards: Sequence[FileEntry]) -> str:
     source = head["source"]
     last = len(shards) - 1
     whole = _WHOLE_LINE if head.get("whole_pictures") else ""
+    words = ", sourced" if head.get("sourced") else ""
     urls = f"train-{{000000..{last:06d}}}.tar" if last > 0 else "train-000000.tar"
     return f"""---
 configs:
@@ -191,10 +196,10 @@ shuffled across identities. Dataset digest `{source["digest"]}`; the digest of e
 |---|---|
 | `<key>.cls` | label, 0 to {max(head["num_classes"] - 1, 0)} |
 | `<key>.jpg` | face, RGB, {bytes_line(head)} |
-{whole}| `<key>.json` | key, label, identity (its number at enrolment), cell (perceived attributes) |
+{whole}| `<key>.json` | key, label, identity (its number at enrolment), cell (perceived attributes){words} |
 
 {LABELS_LINE}
-
+{sourced_lines(head, "`sourced` in `<key>.json`")}
 ```python
 import webdataset as wds
 

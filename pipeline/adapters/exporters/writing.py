@@ -55,7 +55,8 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         index: what is exported.
         about: name, version, digest (of the dataset) and seed (of the run); `chosen`, where images were chosen;
             `licence`, where the dataset states one; `real_people`, where its images are photographs of some;
-            `whole_pictures`, how many images of the dataset have theirs stored.
+            `crop_margin`, where they show more than the judge's crop; `whole_pictures`, how many images of the dataset
+            have theirs stored.
         options: what else the bytes depend on; `whole_pictures`, how many of these an export carries.
 
     Raises:
@@ -73,12 +74,19 @@ def head_of(kind: str, index: Sequence[IndexRow], about: Mapping[str, Any], **op
         "source": {name: about[name] for name in KEYS},
         **({"licence": about["licence"]} if about.get("licence") else {}),
         **({"real_people": True} if about.get("real_people") else {}),
+        **_margin(about),
         **about.get("chosen", {}),
         **({"whole_pictures": 0} if about.get("whole_pictures") else {}),
         **options,
         "num_classes": len({row.label for row in index}),
         "num_images": len(index),
     }
+
+
+def _margin(about: Mapping[str, Any]) -> dict[str, float]:
+    """Return what images show beyond the aligned crop; nothing where they are that crop, or are cut to it."""
+    margin = about.get("crop_margin")
+    return {} if margin is None or about.get("chosen", {}).get("aligned") else {"crop_margin": margin}
 
 
 class Writing:

@@ -104,8 +104,16 @@ class ExportedFaces:
 def export_manifest(store: Store) -> dict[str, Any] | None:
     """Return the manifest of a finished export at a store, or None where there is none."""
     try:
-        raw = json.loads(store.get(MANIFEST))
-    except (FileNotFoundError, ValueError):
+        return manifest_in(store.get(MANIFEST))
+    except FileNotFoundError:
+        return None
+
+
+def manifest_in(data: bytes) -> dict[str, Any] | None:
+    """Return the manifest of a finished export that a file holds, or None where it holds none."""
+    try:
+        raw = json.loads(data)
+    except ValueError:
         return None
     known = isinstance(raw, dict) and {"kind", "source", "files"} <= raw.keys()
     return raw if known else None

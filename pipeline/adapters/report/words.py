@@ -85,6 +85,7 @@ MEASURES = {
     "roll_deg": "head leaning to a shoulder",
     "smile": "how much the mouth smiles",
     "light_azimuth_deg": "where the light comes from, left to right",
+    "occlusion": "share of the face that something covers",
     "luma_mean": "mean brightness",
     "luma_contrast": "spread of brightness",
     "luminance_mean": "mean brightness of the face",

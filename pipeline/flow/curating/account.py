@@ -15,6 +15,7 @@ from pipeline.domain.intake import says_ai_made
 from pipeline.domain.manifest import IndexRow
 from pipeline.domain.plain_tables import PlainTables
 from pipeline.domain.records import slot_of
+from pipeline.flow.curating.listing import listed_again
 from pipeline.flow.curating.outcomes import outcome_path
 from pipeline.flow.curating.rows import UNREADABLE, WHERE
 from pipeline.flow.curating.write import MARKS
@@ -39,6 +40,8 @@ def account_of(
     standing = {(r.identity, slot_of(r.key)) for r in rows}
     listed = kept = refused = unreadable = 0
     why: Counter[tuple[str, str]] = Counter()
+    # what a later listing has again is counted there
+    again = listed_again(parts, newest + 1)
     for generation in range(newest + 1):
         if parts.store.size(outcome_path(generation)) is None:
             continue
@@ -50,6 +53,8 @@ def account_of(
             held["row"].tolist(), held["stage"], held["reason"], held["identity"].tolist(), held["slot"].tolist(),
             strict=True,
         ):  # fmt: skip
+            if row in again:
+                continue
             if (identity, slot) in standing:
                 last[row] = ("", "")
             elif last.get(row) != ("", ""):

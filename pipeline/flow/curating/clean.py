@@ -26,7 +26,7 @@ from pipeline.domain.records import Float32
 from pipeline.domain.unit import Stage, Unit
 from pipeline.flow.commit import commit, receipt_of
 from pipeline.flow.curating.kit import Kit, curation
-from pipeline.flow.curating.rows import FEATURE_COLUMNS, cleaned_path, features_path, provisional_path
+from pipeline.flow.curating.rows import FACE_COLUMNS, FEATURE_COLUMNS, cleaned_path, features_path, provisional_path
 from pipeline.flow.enrol import resolve
 from pipeline.flow.parts import Parts
 
@@ -41,16 +41,7 @@ CLEANED_COLUMNS: Mapping[str, str] = {
     "owner": "string",
     "provisional": "int32",
     "own_cos": "double?",
-    "reason": "string",
-    "found": "string",
-    "value": "double?",
-    "threshold": "double?",
-    "sha256": "string",
-    "hash": "int64",
-    "mirrored": "int64",
-    "points": "vector?",
-    "embedding": "vector?",
-    "measures": "map",
+    **FACE_COLUMNS,
     "marks": "strings",
 }
 """One row per face with an embedding; `provisional` -1 where it is of nobody (yet)."""

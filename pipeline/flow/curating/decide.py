@@ -25,11 +25,12 @@ from pipeline.flow.curating.faces import Before, Case, Faces, Int64, read_faces
 from pipeline.flow.curating.outcomes import told_of
 from pipeline.flow.curating.people import Between, Provisional
 from pipeline.flow.curating.review import reviewed
+from pipeline.flow.curating.rows import TOO_FEW
 from pipeline.flow.curating.strays import place_strays, sums_of
 from pipeline.flow.enrol import cell_of
 from pipeline.flow.parts import Parts
 
-TOO_FEW, LISTED, UNBALANCED = "too_few_images", "in_block_list", "not_needed_for_balance"
+LISTED, UNBALANCED = "in_block_list", "not_needed_for_balance"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,31 @@
 """The frozen listing: every input of every source, numbered once and for all, before any of them is read.
 
 What a run works on follows from the listing and from nothing else. Growth lists again and appends what is new under the
-next numbers; what was listed before keeps its number, whether or not it is still there.
+next numbers; what was listed before keeps its number, whether or not it is still there. Inputs of labels that were too
+small (`reopening`) come again, behind what is new, where their label has something new.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.domain.errors import StoreError, TargetNotReachedError
 from pipeline.domain.intake import Fault, Input, Unreadable
 from pipeline.domain.manifest import Counts, FileEntry, Receipt, receipt_path
 from pipeline.flow.commit import Books, commit
-from pipeline.flow.curating.kit import Kit, words
+from pipeline.flow.curating.kit import Kit, curation, words
+from pipeline.flow.curating.reopening import owners_given, too_few_of
+from pipeline.flow.curating.rows import owner_of
 from pipeline.flow.erase.suppression import Suppressed
 from pipeline.flow.parts import Parts
 
 PREFIX = "private/sources/"
+AGAIN = "again"
+"""Under which a listing's receipt names the earlier numbers of inputs that it lists again, if there are any."""
 COLUMNS = {
     "row": "int64",
     "source": "string",
@@ -52,6 +58,8 @@ class Listed:
     row: int
     source: str
     input: Input
+    again: int = -1
+    """Its number in an earlier listing, of an input that comes again."""
 
 
 @dataclass(slots=True)
@@ -61,6 +69,11 @@ class Seen:
     stamps: dict[bytes, bytes] = field(default_factory=dict)
     """Digest of source, path and member -> digest of the stamp."""
     rows: int = 0
+    """Inputs listed before, each counted once."""
+    next_row: int = 0
+    small: dict[bytes, int] = field(default_factory=dict)
+    """Digest of source, path and member -> number, of inputs whose label was too small and is nobody's."""
+    shared_labels: bool = False
     changed: int = 0
     """Inputs listed before whose stamp is another one now."""
     there: int = 0
@@ -75,24 +88,36 @@ class Seen:
 
 
 def new_inputs(kit: Kit, seen: Seen) -> Iterator[Listed]:
-    """Yield what no earlier listing holds, source by source, numbered onwards; count what changed or went."""
-    row = seen.rows
+    """Yield what no earlier listing holds, source by source, numbered onwards; count what changed or went.
+
+    Behind it comes what was refused of the same labels as they were too small.
+    """
+    row, fresh = seen.next_row, set[str]()
+    waiting: dict[str, list[Listed]] = defaultdict(list)
     for name, source in kit.sources.items():
         for one in source.listing():
-            known = seen.stamps.get(_place(name, one))
-            if known is None and _place(name, one).hex() in seen.erased:
+            place = _place(name, one)
+            owner = owner_of(name, one.label, shared=seen.shared_labels) if seen.small else ""
+            known = seen.stamps.get(place)
+            if known is None and place.hex() in seen.erased:
                 continue
             if known is None:
                 yield Listed(row, name, one)
                 row += 1
+                fresh.add(owner)
                 continue
+            if owner and place in seen.small and place.hex() not in seen.erased:
+                waiting[owner].append(Listed(0, name, one, again=seen.small[place]))
             seen.there += 1
             seen.changed += known != _short(one.stamp)
+    again = (listed for owner in sorted(fresh & waiting.keys()) for listed in waiting[owner])
+    yield from (replace(listed, row=row + n) for n, listed in enumerate(again))
 
 
 def earlier(kit: Kit, parts: Parts, generation: int) -> Seen:
     """Return what the listings before a generation hold."""
-    seen = Seen(erased=Suppressed(parts.store))
+    seen = Seen(erased=Suppressed(parts.store), shared_labels=curation(parts).clean.shared_labels)
+    given = owners_given(kit, parts, generation)
     for before in range(generation):
         path = listing_path(before)
         if parts.store.size(path) is None:
@@ -100,11 +125,23 @@ def earlier(kit: Kit, parts: Parts, generation: int) -> Seen:
                 # listed anew, what is published already would be taken for new
                 raise StoreError(f"{path}: missing; restore it from a copy")
             continue
-        columns = kit.tables.read(parts.store, path, ["source", "path", "member", "stamp"])
-        for source, place, member, stamp in zip(*columns.values(), strict=True):
-            seen.stamps[_digest(source.encode(), place, member.encode())] = _short(stamp)
-        seen.rows += len(columns["source"])
+        few = too_few_of(kit, parts, before)
+        columns = kit.tables.read(parts.store, path, ["source", "path", "member", "stamp", "row", "label"])
+        for source, path_, member, stamp, row, label in zip(*columns.values(), strict=True):
+            place = _digest(source.encode(), path_, member.encode())
+            seen.stamps[place] = _short(stamp)
+            seen.small.pop(place, None)
+            if row in few and label is not None and owner_of(source, label, shared=seen.shared_labels) not in given:
+                seen.small[place] = int(row)
+        seen.next_row += len(columns["source"])
+    seen.rows = seen.next_row - len(listed_again(parts, generation))
     return seen
+
+
+def listed_again(parts: Parts, generations: int) -> frozenset[int]:
+    """Return the numbers of inputs that a later listing has again, among the generations before one."""
+    found = parts.store.get_many([receipt_path(listing_name(g)) for g in range(generations)])
+    return frozenset(row for data in found.values() for row in Receipt.from_json(data).unit.get(AGAIN, ()))
 
 
 def freeze(kit: Kit, parts: Parts, books: Books, generation: int) -> Receipt:
@@ -117,13 +154,15 @@ def freeze(kit: Kit, parts: Parts, books: Books, generation: int) -> Receipt:
     if books.has(name):
         return books.known[name]
     seen = earlier(kit, parts, generation)
-    first = seen.rows
+    first = seen.next_row
     count = 0
+    again: list[int] = []
 
     def rows() -> Iterator[Mapping[str, Any]]:
         nonlocal count
         for listed in new_inputs(kit, seen):
             count += 1
+            again.extend([listed.again] if listed.again >= 0 else [])
             yield _row(listed)
 
     entry: FileEntry = kit.tables.write(parts.store, listing_path(generation), COLUMNS, rows())
@@ -134,7 +173,7 @@ def freeze(kit: Kit, parts: Parts, books: Books, generation: int) -> Receipt:
         )
     unit = {
         "stage": "listed", "generation": generation, "index": 0, "round": 0, "rows": [first, first + count],
-        "changed": seen.changed, "gone": seen.gone,
+        "changed": seen.changed, "gone": seen.gone, **({AGAIN: sorted(again)} if again else {}),
     }  # fmt: skip
     receipt = Receipt(
         unit=unit,

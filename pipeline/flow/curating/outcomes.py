@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.domain.errors import StoreError
+from pipeline.domain.privacy import BETWEEN
 from pipeline.domain.unit import Unit
 from pipeline.flow.curating.faces import Before, Faces
 from pipeline.flow.curating.kit import Kit
 from pipeline.flow.curating.people import Between, Provisional
-from pipeline.flow.curating.rows import BETWEEN, NO_LABEL, features_path
+from pipeline.flow.curating.rows import NO_LABEL, features_path
 from pipeline.flow.parts import Parts
 
 OUTCOME_COLUMNS: Mapping[str, str] = {

@@ -15,13 +15,14 @@ from pipeline.domain.cosines import exact_cosines
 from pipeline.domain.curation import Review
 from pipeline.domain.errors import UserError
 from pipeline.domain.intake import Unreadable
+from pipeline.domain.privacy import REVIEW
 from pipeline.domain.records import unit_rows
 from pipeline.domain.review import Line, named, nearest, place_of
 from pipeline.flow.curating.clean import STRAYED
 from pipeline.flow.curating.faces import Case, Faces
 from pipeline.flow.curating.fetch import Where, crops_of, read_faces_at
 from pipeline.flow.curating.people import LOOKS_LIKE, digest_of_pair
-from pipeline.flow.curating.rows import PRIVATE_REVIEW, cleaned_path
+from pipeline.flow.curating.rows import cleaned_path
 from pipeline.flow.curating.strays import Float64, people_of_labels, sums_of
 
 BY_REVIEW = "refused_by_review"
@@ -47,12 +48,12 @@ def queue_path(generation: int, suffix: str) -> str:
 
     No receipt names these: they are for people, until the generation is published, and erasing anybody removes them.
     """
-    return f"{PRIVATE_REVIEW}g{generation}.{suffix}"
+    return f"{REVIEW}g{generation}.{suffix}"
 
 
 def log_path(generation: int) -> str:
     """Return where it is kept what people decided."""
-    return f"{PRIVATE_REVIEW}g{generation}-decided.csv"
+    return f"{REVIEW}g{generation}-decided.csv"
 
 
 def reviewed(case: Case, faces: Faces) -> dict[int, Float64]:

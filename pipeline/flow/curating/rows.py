@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from pipeline.domain.privacy import CLEANED, FEATURES
 from pipeline.domain.unit import Stage, Unit
 
-FEATURES = "private/features/"
-CLEANED = "private/cleaned/"
-BETWEEN = "private/between/"
-PRIVATE_REVIEW = "private/review/"
-
+TOO_FEW = "too_few_images"
+"""Why faces are refused of whom there are fewer images than asked for."""
 WHERE = ("read", "decode", "detect", "align", "measure")
 """The stages of ingest, in the order in which an input passes them."""
 UNREADABLE = ("read", "decode")
@@ -22,11 +20,7 @@ UNREADABLE = ("read", "decode")
 NO_LABEL = -1
 """Bucket group of inputs without a face: nobody cleans them."""
 
-FEATURE_COLUMNS: Mapping[str, str] = {
-    "row": "int64",
-    "face": "int32",
-    "owner": "string",
-    "stage": "string",
+FACE_COLUMNS: Mapping[str, str] = {
     "reason": "string",
     "found": "string",
     "value": "double?",
@@ -37,6 +31,14 @@ FEATURE_COLUMNS: Mapping[str, str] = {
     "points": "vector?",
     "embedding": "vector?",
     "measures": "map",
+}
+"""What ingest says of a face, and cleaning says on: why it is refused, its crop, and what was read from it."""
+FEATURE_COLUMNS: Mapping[str, str] = {
+    "row": "int64",
+    "face": "int32",
+    "owner": "string",
+    "stage": "string",
+    **FACE_COLUMNS,
     "notes": "strings",
     "marks": "strings",
 }

@@ -35,13 +35,13 @@ class Match:
     Attributes:
         identity: ordinal.
         cos: the face against the template of its published images.
-        fmr: how often two different people come that near, clamped to what is calibrated.
+        fmr: how often two different people come that near, clamped to what is calibrated; None where nothing is.
         reaches: whether the cosine reaches the 1:N threshold.
     """
 
     identity: int
     cos: float
-    fmr: float
+    fmr: float | None
     reaches: bool
 
 
@@ -54,7 +54,8 @@ class Matches:
         fpir: what the threshold stands for; None where there is none.
         calibrated_n: how many people the calibration compared a face with, where M is larger.
         of: M, how many were compared with.
-        fmr_range: the lowest and the highest FMR that is calibrated; one that is told may lie beyond its end.
+        fmr_range: the lowest and the highest FMR that is calibrated; one that is told may lie beyond its end. None
+            where nothing is calibrated.
         nearest: the nearest ones.
     """
 
@@ -62,7 +63,7 @@ class Matches:
     fpir: float | None
     calibrated_n: int | None
     of: int
-    fmr_range: tuple[float, float]
+    fmr_range: tuple[float, float] | None
     nearest: tuple[Match, ...]
 
     @property
@@ -82,17 +83,21 @@ def match_face(parts: Parts, rows: Sequence[IndexRow], face_HWC: UInt8, most: in
 
     Raises:
         BadVectorError: the face cannot be embedded.
-        CalibrationError: the judge's calibration has no comparison of an image with a template.
+        CalibrationError: the judge's calibration has some comparisons, and none of an image with a template.
     """
     past = Past(rows=tuple(rows), labels={r.identity: r.label for r in rows})
     ordinals, templates_ME = published_templates(parts, past)
     probe_1E = embed_fixed(parts.judge, face_HWC[None], parts.judge_batch)
     cos_M = exact_cosines(probe_1E, np.zeros(len(ordinals), np.int64), templates_ME, np.arange(len(ordinals)))
     calibration = parts.judge.calibration
+    order = np.argsort(-cos_M, kind="stable").tolist()
+    if not calibration.measured_anything:
+        # whom it may be is worth knowing all the same; nobody is confirmed
+        nearest = tuple(Match(ordinals[n], float(cos_M[n]), None, reaches=False) for n in order[:most])
+        return Matches(None, None, None, len(ordinals), None, nearest)
     images = min(Counter(r.identity for r in rows).values())
     kind = calibration.kind(probe_images=1, reference_images=images)
     fpir, threshold, calibrated = _threshold(calibration, len(ordinals), kind)
-    order = np.argsort(-cos_M, kind="stable").tolist()
     told = [n for place, n in enumerate(order) if place < most or cos_M[n] >= threshold]
     found = tuple(
         Match(ordinals[n], float(cos_M[n]), calibration.fmr_at(float(cos_M[n]), kind), bool(cos_M[n] >= threshold))

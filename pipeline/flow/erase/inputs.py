@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from pipeline.domain.manifest import FileEntry, Receipt
 from pipeline.domain.plain_tables import GroupedTables, PlainTables
-from pipeline.domain.privacy import CLEANED, FEATURES, SOURCES
+from pipeline.domain.privacy import BETWEEN, CLEANED, FEATURES, SOURCES
 from pipeline.domain.unit import Stage
 from pipeline.flow.commit import stored_sha256
 from pipeline.flow.curating.clean import CLEANED_COLUMNS, PROVISIONAL_COLUMNS
@@ -34,7 +34,7 @@ from pipeline.flow.curating.outcomes import (
     identities_path,
     outcome_path,
 )
-from pipeline.flow.curating.rows import BETWEEN, FEATURE_COLUMNS, NO_LABEL, cleaned_path, provisional_path
+from pipeline.flow.curating.rows import FEATURE_COLUMNS, NO_LABEL, cleaned_path, provisional_path
 from pipeline.flow.erase.gone import Gone
 from pipeline.flow.parts import Parts
 
