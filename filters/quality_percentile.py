@@ -1,8 +1,9 @@
 """Is the image among the better ones, as a learned quality score sees it?
 
 Scores of different models, and of versions of one, have nothing in common but their order. The bound is therefore a
-percentile of the score among faces that the model's measurer was given as reference; it gives `<score>_percentile`
-beside the score itself. Quality models inherit their recogniser's bias: look at the refusals per cell.
+percentile of the score among reference faces: those of the file that the measure's `percentiles` names, with which it
+gives `<score>_percentile` beside the score itself. Quality models inherit their recogniser's bias: look at the refusals
+per cell.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from filters.verdict import measured, verdict
+from pipeline.domain.errors import UserError
+from pipeline.domain.percentiles import percentile_name
 from pipeline.domain.ports import FilterContext
 from pipeline.domain.recipe import FilterNode
 from pipeline.domain.records import Sample, Verdict
@@ -23,7 +26,7 @@ class Options(FilterNode):
 
     use: Literal["quality-percentile"]
     score: Annotated[str, Field(min_length=1)]
-    """Name of the score; its measure `<score>_percentile` is read."""
+    """Name of the score; its measure `<score>_percentile` is read, of `<score>@labeller` that labeller's."""
     min: Annotated[float, Field(gt=0, lt=100)]
     """Least accepted percentile, 0..100."""
 
@@ -60,5 +63,19 @@ class QualityPercentile:
     def judge(self, sample: Sample) -> Verdict:
         """Return whether `<score>_percentile` reaches the threshold."""
         (reason,) = self.reasons
-        value = measured(sample, f"{self.score}_percentile", self.name)
+        name = percentile_name(self.score)
+        if name not in sample.measures:
+            raise UserError(self._way_to(name, sample))
+        value = measured(sample, name, self.name)
         return verdict(self.name, value >= self.min_percentile, reason, value=value, threshold=self.min_percentile)
+
+    def _way_to(self, name: str, sample: Sample) -> str:
+        """Return what to do where nothing gives the percentile."""
+        have = ", ".join(sorted(n for n in sample.measures if "=" not in n)) or "none"
+        if self.score in sample.measures:
+            lacking = f"{self.score!r} has no percentiles"
+            way = "give its measure `percentiles: FILE`, made by facemint quantiles MEASURE SOURCE --out FILE"
+        else:
+            lacking = f"nothing here gives the score {self.score!r}"
+            way = "add the measure that gives it, with `percentiles: FILE`, made by facemint quantiles"
+        return f"filter {self.name!r} reads the measure {name!r}, and {lacking}; measures present: {have}; {way}"

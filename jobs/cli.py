@@ -48,6 +48,7 @@ from jobs.verbs.measure import measure
 from jobs.verbs.merge import merge
 from jobs.verbs.models import models
 from jobs.verbs.prove import prove
+from jobs.verbs.quantiles import quantiles
 from jobs.verbs.reclean import reclean
 from jobs.verbs.refilter import refilter
 from jobs.verbs.report import report
@@ -236,6 +237,7 @@ app.command()(curate)
 app.command()(export)
 app.command()(calibrate)
 app.command("calibrate-crop")(calibrate_crop)
+app.command()(quantiles)
 app.command()(refilter)
 app.command()(reclean)
 app.command()(erase)

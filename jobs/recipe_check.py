@@ -222,9 +222,12 @@ def check_alignments(where: str, measurers: Sequence[Measurer], alignment: str) 
     for number, measurer in enumerate(measurers):
         theirs = getattr(measurer, "alignment", None)
         if theirs not in (None, alignment):
+            way = f"set measures.{number}.alignment: {alignment}"
+            if any(name.partition("@")[0].endswith("_percentile") for name in measurer.names):
+                way = f"give percentiles of such faces: facemint quantiles ... --alignment {alignment}"
             raise RecipeError(
                 f"{where}: measures.{number}: {measurer.card.name} reads faces aligned to {theirs!r}, the generator "
-                f"makes them aligned to {alignment!r}; set measures.{number}.alignment: {alignment}"
+                f"makes them aligned to {alignment!r}; {way}"
             )
 
 

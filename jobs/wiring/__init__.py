@@ -29,6 +29,7 @@ from jobs.wiring.parts import (
     targets_of,
 )
 from jobs.wiring.proving import prove_image, prove_on
+from jobs.wiring.ranking import rank_measure
 from jobs.wiring.recleaning import reclean_dataset, reclean_dry, reclean_on
 from jobs.wiring.refiltering import changed_recipe, refilter_dataset, refilter_dry, refilter_on, refilter_plan
 from jobs.wiring.report_page import draw_report, published_report
@@ -101,6 +102,7 @@ __all__ = [
     "prove_image",
     "prove_on",
     "published_report",
+    "rank_measure",
     "reclean_dataset",
     "reclean_dry",
     "reclean_on",

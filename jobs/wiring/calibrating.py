@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +71,28 @@ def calibrate_recogniser(
 
 def recogniser_node(name: str, overrides: Sequence[str]) -> Node:
     """Return a recogniser's options; raises UserError where the recogniser or an option is unknown."""
-    if name not in COMPONENTS["judge"]:
-        raise UserError(f"{name}: unknown recogniser; known: {', '.join(sorted(COMPONENTS['judge']))}")
-    raw: dict[str, Any] = {"use": name}
+    return named_node("judge", "recogniser", name, overrides)
+
+
+def named_node(
+    slot: str, kind: str, name: str, overrides: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> Node:
+    """Return a component's options; `kind` is what people call those of its slot, `defaults` yield to overrides."""
+    if name not in COMPONENTS[slot]:
+        raise UserError(f"{name}: unknown {kind}; known: {', '.join(sorted(COMPONENTS[slot]))}")
+    options = load(COMPONENTS[slot][name][0])
+    raw: dict[str, Any] = {"use": name, **(defaults or {})}
     for text in overrides:
         recipe_file.override(raw, text)
     try:
-        node: Node = load(COMPONENTS["judge"][name][0]).model_validate(raw)
+        node: Node = options.model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         if missing := [str(e["loc"][0]) for e in error.errors(include_url=False) if e["type"] == "missing"]:
             needed = " ".join(f"--set {option}=..." for option in missing)
-            raise RecipeError(f"recogniser {name}: has no default for {', '.join(missing)}; give {needed}") from None
+            raise RecipeError(f"{kind} {name}: has no default for {', '.join(missing)}; give {needed}") from None
         path = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(sorted(set(load(COMPONENTS["judge"][name][0]).model_fields) - {"use"})) or "none"
+        known = ", ".join(sorted(set(options.model_fields) - {"use"})) or "none"
         raise RecipeError(f"--set {path}={problem['input']}: {problem['msg']}; options of {name}: {known}") from None
     return node
 
@@ -98,7 +106,7 @@ def _from_faces(
     source = open_labelled(reference, alignment=recogniser.space.alignment, skip_unreadable=skip_unreadable)
     skipped: Sequence[str] = ()
     try:
-        found = embed_labelled(_Told(source, say), recogniser, node.batch)
+        found = embed_labelled(Told(source, say, "embedding"), recogniser, node.batch)
     except UserError as error:
         skipped = getattr(source, "skipped", ())
         if not skipped:
@@ -138,16 +146,18 @@ def described(reference: str) -> str:
     return reference if "://" in reference else Path(reference).expanduser().resolve().name
 
 
-class _Told:
-    """A source of faces that says how far it has been read."""
+class Told:
+    """A source of faces that says how far it has been read, and what is done with them."""
 
-    def __init__(self, source: LabelledFaces, say: Say) -> None:
-        self.name, self.space, self._source, self._say = source.name, source.space, source, say
+    def __init__(self, source: LabelledFaces, say: Say, doing: str) -> None:
+        """Take the source, whom to tell, and what: `embedding`."""
+        self.name, self.space, self._source, self._say, self._doing = source.name, source.space, source, say, doing
 
     def __iter__(self) -> Iterator[LabelledFace]:
+        """Yield what the source does."""
         for count, face in enumerate(self._source):
             if count % 100 == 0:
-                self._say(f"embedding faces: {count:,}")
+                self._say(f"{self._doing} faces: {count:,}")
             yield face
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
 from jobs.wiring.parts import build, build_parts, full_model, load, open_dataset
+from jobs.wiring.percentile_files import resolve_of
 from pipeline.domain.errors import OutputError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe
 
@@ -125,7 +126,11 @@ def addition_of(recipe: Recipe, raw: Mapping[str, Any]) -> Addition:
     labeller = getattr(node, "labeller", None)
     batch = node.batch if slot == "judge" else recipe.judge.batch  # type: ignore[attr-defined]
     name = f"{node.use}-as-{labeller}" if labeller else node.use
-    return Addition(name, node.use, node.model_dump(mode="json"), build(slot, node), batch)
+    options = node.model_dump(mode="json")
+    if options.get("percentiles") is None:
+        # side-cars that are older than this option keep their digest
+        options.pop("percentiles", None)
+    return Addition(name, node.use, options, build(slot, node), batch)
 
 
 def build_adding_worker(
@@ -155,6 +160,7 @@ def _node(name: str, overrides: Sequence[str], recipe: Recipe) -> dict[str, Any]
     raw: dict[str, Any] = {"use": name}
     for text in overrides:
         recipe_file.override(raw, text)
+    resolve_of(raw, "--set percentiles")
     aligned = build("judge", recipe.judge).space.alignment
     if "alignment" in load(COMPONENTS[slot][name][0]).model_fields:
         raw.setdefault("alignment", aligned)

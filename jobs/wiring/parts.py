@@ -20,7 +20,7 @@ from jobs.wiring.percentile_files import ranked, resolve_percentiles
 from jobs.wiring.pinning import pinned
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.privacy import holds_people, publishes_attributes
-from pipeline.domain.recipe import Node, Recipe, parse_recipe, recipe_model
+from pipeline.domain.recipe import MeasureNode, Node, Recipe, parse_recipe, recipe_model
 
 if TYPE_CHECKING:
     from pipeline.domain.ports import Codec, Store
@@ -98,7 +98,7 @@ def build(slot: str, node: Node, *extra: Any) -> Any:
     """
     make = load(COMPONENTS[slot][node.use][1])
     part = make(node, *extra, **scoring.handed(make, node))
-    if slot == "measures":
+    if isinstance(node, MeasureNode):
         part = ranked(part, node)
     labeller = getattr(node, "labeller", None)
     if labeller is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
 from jobs.wiring.parts import build, check_parts, filter_builders, full_model, load, targets_of
+from jobs.wiring.percentile_files import without_percentiles
 from jobs.wiring.pinning import FORMULA, is_reference
 from pipeline.domain.errors import FacemintError, RecipeError, UserError
 from pipeline.domain.recipe import Node, Recipe, parse_recipe
@@ -32,8 +33,8 @@ RAW_LENGTH = 20.0
 def rehearsed(raw: Any, where: str, compute: Sequence[str] = ()) -> Recipe:
     """Return the rehearsal of a recipe as it was read; the recipe itself has to be sound in all that it says.
 
-    It runs in one process, unless `compute` holds overrides that say otherwise. Calibrations and galleries are not
-    read, and no file of weights.
+    It runs in one process, unless `compute` holds overrides that say otherwise. Calibrations, percentiles
+    and galleries are not read, and no file of weights.
 
     Raises:
         RecipeError: the recipe has a mistake, or a part cannot be built even by formula.
@@ -43,6 +44,8 @@ def rehearsed(raw: Any, where: str, compute: Sequence[str] = ()) -> Recipe:
     plain = {**raw, **{role: _uncalibrated(raw.get(role)) for role in ("judge", "auditor") if role in raw}}
     if isinstance(raw.get("leakage"), Mapping):
         plain["leakage"] = {k: _uncalibrated(v) if k == "screening" else v for k, v in raw["leakage"].items()}
+    if "measures" in raw:
+        plain["measures"] = without_percentiles(raw["measures"])
     asked = parse_recipe(full_model(), plain, where).model_dump(mode="json")
     small = _cut(asked)
     for text in compute:

@@ -60,7 +60,7 @@ def prints_of(recipe: Recipe, components: Mapping[str, Any]) -> Prints:
     flat = _flatten(recipe.model_dump(mode="json"))
     fields = {k: v for k, v in flat.items() if not _under(k, NOT_FINGERPRINTED) and not k.endswith(NO_BYTES)}
     fields = {k: v for k, v in fields.items() if _decides(k, screens=bool(recipe.leakage.galleries))}
-    fields = {k: v for k, v in fields.items() if not _names_calibration(k, v)}
+    fields = {k: v for k, v in fields.items() if not _names_calibration(k, v) and not _states_percentiles(k)}
     fields = {k: v for k, v in fields.items() if k not in ABSENT or v != ABSENT[k]}
     fields = {k: v for k, v in fields.items() if not _names_weights(k, flat)}
     fields |= {f"model.{k}": v for k, v in _flatten(components).items()}
@@ -104,6 +104,12 @@ def _names_calibration(name: str, value: Any) -> bool:
     """Return whether a field says where a calibration came from, or that a recogniser has the one it ships with."""
     inside = any(part in name + "." for part in (f"{end}." for end in NAMED_BY_DIGEST))
     return inside or (name.endswith(".calibration") and value is None)
+
+
+def _states_percentiles(name: str) -> bool:
+    """Return whether a field is of a measure's percentiles: the digest on its card covers the quantiles."""
+    slot, _, rest = name.partition(".")
+    return slot == "measures" and rest.partition(".")[2].partition(".")[0] == "percentiles"
 
 
 def _names_weights(name: str, flat: Mapping[str, Any]) -> bool:

@@ -1,17 +1,101 @@
 """Percentiles of a learned score: raw scores of two models, or two versions, cannot be compared; ranks can.
 
-A model's card states 101 reference quantiles: its raw score at 0, 1, ..., 100 % of a named population of faces.
+A file of `facemint quantiles` states 101 reference quantiles per score: the raw score at 0, 1, ..., 100 % of a
+population of faces, and by which model, with which options, on which crops it was measured. A recipe that names such a
+file holds its content from where it is read: a path means something on one machine alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from pipeline.domain.labels import LabelName
+from pipeline.domain.section import Section
 
 Float64 = npt.NDArray[np.float64]
 QUANTILES = 101
+FEWEST = QUANTILES
+"""Faces of a population: with fewer, two quantiles would be one face's score."""
+PATH_OR_NOTHING = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+"""JSON Schema of what people write into a recipe for `Percentiles`."""
+CHANGES_NO_SCORE = frozenset({
+    "use", "labeller", "percentiles", "alignment", "path", "weights", "device", "name", "licence", "commercial",
+    "source",
+})  # fmt: skip
+"""Options of measures that say where a model lies and what it is called; every other one may change a score.
+
+The alignment is stated on its own, for every measure, and the weights by the digest on the card."""
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[float, Field(strict=True)]
+
+
+class ScoredBy(Section):
+    """Which measure scored a population, and how."""
+
+    use: str
+    """The measure, as recipes name it."""
+    sha256: Digest
+    """That of the measure's card."""
+    epoch: int
+    options: dict[str, Any]
+    """Those that may change a score; see `settling_options`."""
+    alignment: str
+    """Of the crops."""
+
+
+class Population(Section):
+    """The faces among whom a percentile is one."""
+
+    source: str
+    digest: Digest
+    """Over label, name and pixels of every face, those that are left out included."""
+    images: Annotated[int, Field(ge=FEWEST)]
+    left_out: Annotated[int, Field(ge=0)] = 0
+    """Faces of the source beside them: files that could not be read, and scores that were no number."""
+
+
+class Percentiles(Section):
+    """What `facemint quantiles` writes: the reference quantiles of one measure's scores among one population."""
+
+    model: ScoredBy
+    population: Population
+    quantiles: Annotated[dict[str, tuple[Number, ...]], Field(min_length=1)]
+    """Score -> its 101 quantiles."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolved(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("a path has to be resolved to the content of its file; load the recipe from its own file")
+        return value
+
+    @field_validator("quantiles")
+    @classmethod
+    def _are_quantiles(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, quantiles in value.items():
+            require_quantiles(quantiles, name)
+        return value
+
+    @property
+    def among(self) -> str:
+        """Return the population in words, for a card: `2,000 faces of lfw (3f2a91c0d4e8)`."""
+        return f"{self.population.images:,} faces of {self.population.source} ({self.population.digest[:12]})"
+
+
+def settling_options(node: BaseModel) -> dict[str, Any]:
+    """Return the options of a measure, JSON-ready, that its scores follow from beside weights, alignment and code."""
+    return {k: v for k, v in node.model_dump(mode="json").items() if k not in CHANGES_NO_SCORE}
+
+
+def percentile_name(score: str) -> str:
+    """Return the measure that is a score's percentile: `fiqa` -> `fiqa_percentile`, `fiqa@b` -> `fiqa_percentile@b`."""
+    parts = LabelName.parse(score)
+    return str(LabelName(f"{parts.field}_percentile", parts.labeller, parts.value))
 
 
 def quantiles_of(scores_N: npt.ArrayLike) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from pipeline.domain.cosines import exact_cos
 from pipeline.domain.errors import UserError
-from pipeline.domain.ports import LabelledFace, LabelledFaces, Recogniser
+from pipeline.domain.ports import LabelledFace, LabelledFaces, Measurer, Recogniser
 from pipeline.domain.records import Float32, UInt8, each_row
-from pipeline.flow.parts import embed_each
+from pipeline.flow.parts import embed_each, measure_fixed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +53,23 @@ class PairCosines:
     genuine_cos_N: npt.NDArray[np.float64]
     impostor_cos_N: npt.NDArray[np.float64]
     unreadable: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledScores:
+    """What a measure says of labelled faces.
+
+    Attributes:
+        scores: score -> float64 of shape (N,), every one finite, in the order of the source.
+        count: N.
+        left_out: faces with a score that is no finite number.
+        digest: SHA-256 over label, name and pixels of every face of the source, in its order.
+    """
+
+    scores: Mapping[str, npt.NDArray[np.float64]]
+    count: int
+    left_out: int
     digest: str
 
 
@@ -125,6 +142,30 @@ def embed_labelled(source: LabelledFaces, recogniser: Recogniser, batch: int) ->
         tuple(unreadable),
         digest.hexdigest(),
     )
+
+
+def measure_labelled(source: LabelledFaces, measurer: Measurer, batch: int, scores: Sequence[str]) -> LabelledScores:
+    """Return some numbers of a measure for every face of a source of images.
+
+    Args:
+        source: the faces.
+        measurer: gives the numbers.
+        batch: faces that it sees at once.
+        scores: which of its numbers; a face of which one is not finite is left out.
+    """
+    digest = hashlib.sha256()
+    blocks: list[npt.NDArray[np.float64]] = []
+    left_out = 0
+    for faces in _batched(source, batch):
+        for face in faces:
+            _add(digest, face)
+        found = measure_fixed((measurer,), np.stack([f.face_HWC for f in faces if f.face_HWC is not None]), batch)
+        block_SN = np.stack([found[name] for name in scores])
+        sound_N = np.isfinite(block_SN).all(axis=0)
+        left_out += int((~sound_N).sum())
+        blocks.append(block_SN[:, sound_N])
+    whole_SN = np.concatenate([np.empty((len(scores), 0)), *blocks], axis=1)
+    return LabelledScores(dict(zip(scores, whole_SN, strict=True)), whole_SN.shape[1], left_out, digest.hexdigest())
 
 
 def _add(digest: hashlib._Hash, face: LabelledFace) -> None:

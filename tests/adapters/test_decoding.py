@@ -418,6 +418,22 @@ def test_a_stopped_child_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(decoder.decode(large), Decoded)
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="the system shows no process's environment")
+def test_the_child_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment the child has what Python starts with: foreign bytes are decoded beside nobody's secrets."""
+    secrets = {"AWS_SECRET_ACCESS_KEY": "secret-1", "HF_TOKEN": "secret-2", "SOMEBODYS_OWN": "secret-3"}
+    for name, value in {**secrets, "LANG": "C.UTF-8"}.items():
+        monkeypatch.setenv(name, value)
+    with GuardedDecoder() as decoder:
+        assert isinstance(decoder.decode(jpeg()), Decoded)
+        assert decoder._child is not None
+        seen = Path(f"/proc/{decoder._child.pid}/environ").read_bytes()
+    assert b"LANG=C.UTF-8\0" in seen
+    assert b"PYTHONPATH=" in seen
+    assert b"secret" not in seen
+    assert not any(name.encode() in seen for name in secrets)
+
+
 def test_too_many_bytes_are_not_even_handed_over() -> None:
     """A file above the limit is refused without a child being started for it."""
     with GuardedDecoder(DecodeLimits(most_bytes=1000)) as decoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.adapters.measures.lighting import Lighting, LightingOptions
 from pipeline.adapters.measures.percentile import Ranked
 from pipeline.adapters.measures.sharpness import Sharpness
 from pipeline.adapters.measures.sourced import Sourced
@@ -58,3 +59,14 @@ def test_quantiles_of_an_unknown_score_are_refused() -> None:
     """A card that states quantiles of something else is a mistake of the adapter's."""
     with pytest.raises(ValueError, match="quantiles of beauty; sharpness-laplacian gives sharpness"):
         Ranked(Sharpness(), {"beauty": [0.0] * 101}, "p")
+
+
+def test_ranks_are_those_of_one_alignment() -> None:
+    """A rank is one among crops cut as the population's were, be the score one of any crop; a labeller keeps that."""
+    quantiles = {"sharpness": [0.0] * 101}
+    ranked = Ranked(Sharpness(), quantiles, "p", alignment="sketch-32")
+    assert ranked.alignment == Sourced(ranked, "b").alignment == "sketch-32"
+    assert Sourced(ranked, "b").names[-1] == "sharpness_percentile@b"
+    lighting = Lighting(LightingOptions(alignment="phantom-112"))
+    assert Ranked(lighting, {"luminance_mean": [0.0] * 101}, "p").alignment == "phantom-112"
+    assert Ranked(Sharpness(), quantiles, "p").alignment is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.percentiles import percentile_of, quantiles_of, require_quantiles
+from pipeline.domain.percentiles import percentile_name, percentile_of, quantiles_of, require_quantiles
 
 LINE = np.linspace(10.0, 20.0, 101)
 """A population whose scores are spread evenly from 10 to 20."""
@@ -48,3 +48,9 @@ def test_quantiles_are_a_hundred_and_one_that_never_fall(wrong: list[float]) -> 
     """Too few, no numbers, and a falling one are refused, naming whose they are."""
     with pytest.raises(ValueError, match=r"model-x: .* a card states 101"):
         require_quantiles(wrong, "model-x")
+
+
+@pytest.mark.parametrize(("score", "name"), [("fiqa", "fiqa_percentile"), ("fiqa@b", "fiqa_percentile@b")])
+def test_a_percentile_is_named_after_its_score_and_keeps_the_labeller(score: str, name: str) -> None:
+    """What a labeller's measure gives and what the filter looks for is one name."""
+    assert percentile_name(score) == name

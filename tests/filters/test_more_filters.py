@@ -50,6 +50,7 @@ RANGE = DynamicRange(min_bits=5.5)
 TURNED = Pose(max_yaw_deg=45, max_pitch_deg=20, max_roll_deg=15)
 SIZE = FaceSize(min_px=30)
 SCORE = QualityPercentile(score="fiqa", min_percentile=20)
+SOURCED_SCORE = QualityPercentile(score="fiqa@b", min_percentile=20)
 CELL = CellAgreement(min_probability=0.5)
 FIELD = CellAgreement(min_probability=0.5, field="shade")
 BANDS = ApparentMinor(age_years=18, age_group="age", max_probability=0.25)
@@ -135,6 +136,8 @@ ROWS: list[tuple[Filter, dict[str, float], str, float, float]] = [
     (SCORE, {"fiqa_percentile": 20.0}, "", 20.0, 20),
     (SCORE, {"fiqa_percentile": 19.9}, "fiqa_percentile_too_low", 19.9, 20),
     (SCORE, {"fiqa_percentile": NAN}, "fiqa_percentile_too_low", NAN, 20),
+    (SOURCED_SCORE, {"fiqa_percentile@b": 21.0, "fiqa_percentile": 1.0}, "", 21.0, 20),
+    (SOURCED_SCORE, {"fiqa_percentile@b": 19.0}, "fiqa@b_percentile_too_low", 19.0, 20),
     (CELL, {"own_cell_probability": 0.5}, "", 0.5, 0.5),
     (CELL, {"own_cell_probability": 0.49}, "disagrees_with_own_cell", 0.49, 0.5),
     (CELL, {"own_cell_probability": NAN}, "disagrees_with_own_cell", NAN, 0.5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from jobs import wiring
@@ -13,7 +14,7 @@ from pipeline.domain.errors import UserError
 from pipeline.domain.ports import LabelledFace, Recogniser
 from pipeline.domain.records import Float32, UInt8
 from pipeline.domain.space import Space
-from pipeline.flow.labelled import embed_labelled, embed_pairs
+from pipeline.flow.labelled import embed_labelled, embed_pairs, measure_labelled
 from pipeline.flow.thresholds import fmr_words
 from tests.worlds import sketches
 
@@ -110,6 +111,35 @@ def test_nothing_to_embed_is_an_error(judge: Recogniser) -> None:
         embed_labelled(Given(), judge, 4)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no pair here"):
         embed_pairs(Given((BLACK, BLACK, True)), judge, 4)  # type: ignore[arg-type]
+
+
+class HalfSharp:
+    """A measure that gives the mean value of a face, and nothing of a black one."""
+
+    names = ("value", "one")
+
+    def __init__(self, judge: Recogniser) -> None:
+        """Take a card."""
+        self.card, self.attributes, self.confusion = judge.card, {}, {}
+
+    def measure(self, faces_NHWC: UInt8) -> dict[str, npt.NDArray[np.float64]]:
+        """Return one float64 per face and name."""
+        value = faces_NHWC.astype(np.float64).mean(axis=(1, 2, 3))
+        return {"value": np.where(value > 0, value, np.nan), "one": np.ones(len(value))}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_scores_of_labelled_faces_leave_out_what_is_no_number(judge: Recogniser, batch: int) -> None:
+    """In the order of the source; the digest is over every face, and the batch is no part of anything."""
+    faces = [LabelledFace("a", str(n), f) for n, f in enumerate((face(200), BLACK, face(80)))]
+    measurer = HalfSharp(judge)
+    found = measure_labelled(Given(*faces), measurer, batch, ["value"])  # type: ignore[arg-type]
+    assert {k: v.tolist() for k, v in found.scores.items()} == {"value": [120.0, 60.0]}
+    assert (found.count, found.left_out) == (2, 1)
+    assert found.digest == embed_labelled(Given(*faces), judge, 2).digest  # type: ignore[arg-type]
+    both = measure_labelled(Given(*faces), measurer, batch, ["one", "value"])  # type: ignore[arg-type]
+    assert both.scores["one"].tolist() == [1.0, 1.0]
+    assert measure_labelled(Given(), measurer, batch, ["one"]).count == 0  # type: ignore[arg-type]
 
 
 PAIR = PairCalibration(10, 10_000, 0.8, 0.0, 0.01, (1e-1, 1e-2, 1e-3), (0.2, 0.4, 0.6), (0.0, 0.01, 0.1))

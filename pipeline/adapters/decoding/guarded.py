@@ -31,6 +31,8 @@ from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
 READY = b"ready"
 _STILL_s = 60.0
 """So long a child may use no processor time and say nothing (it was stopped, its disk stalls) before it is killed."""
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")
+"""What the child sees of this process's environment: foreign bytes are decoded there, beside nobody's secrets."""
 
 
 class _DiedError(Exception):
@@ -225,14 +227,15 @@ def _widen(end: IO[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which the child finds this package wherever it was imported from."""
+    """Return an environment in which the child starts and finds this package, and no credential of anybody's."""
     import pipeline
 
     root = str(Path(str(pipeline.__file__)).resolve().parent.parent)
     known = os.environ.get("PYTHONPATH")
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     # each thread of a numerical library reserves address space, and none of them is used here
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return os.environ | one | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+    return kept | one | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
 
 
 def _processor_s(pid: int) -> float:
