@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.adapters.phantom import loading, networks, renderer, traits
 from pipeline.adapters.phantom.attributes import PhantomAttributes, PhantomAttributesOptions
 from pipeline.adapters.phantom.generator import CONDITION_NAMES
-from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, RECOGNISERS
+from pipeline.adapters.phantom.networks_readers import RECOGNISERS
 from pipeline.adapters.phantom.training import attributes, augment, autoencoder, config, loop, recognition
 from pipeline.adapters.phantom.training.bank import TONE_GROUPS, cell_of, tone_group
 from pipeline.adapters.phantom.training.sampling import Generator, probe_conditions
@@ -141,6 +141,53 @@ def test_readings_say_how_far_off_they_are() -> None:
     np.testing.assert_allclose(sum(groups), 1.0, atol=1e-12)
 
 
+_WIDE = ("none", "face_mask", "sunglasses", "hat", "profile")
+
+
+@cache
+def _wide_readings() -> tuple[dict[str, Any], Any]:
+    """Eight fresh people, each bare, masked, in sunglasses, under a cap and in profile: readings (people, 5), yaw."""
+    identities = np.repeat(traits.sample_identities(8, _rng(12)), len(_WIDE), axis=0)
+    nuisances = traits.sample_nuisances(8, _rng(13))
+    nuisances[:, traits.nuisance_column("glasses")] = 0.0
+    nuisances = np.repeat(nuisances, len(_WIDE), axis=0)
+    for place, values in enumerate(
+        ({}, {"face_mask": 1.0, "mask_r": 0.6, "mask_g": 0.8, "mask_b": 0.9}, {"glasses": 1.0, "glasses_tint": 0.9},
+         {"hat": 1.0, "hat_low": 0.7, "hat_r": 0.2, "hat_g": 0.3, "hat_b": 0.5}, {"yaw_deg": 80.0}),
+    ):  # fmt: skip
+        for name, value in values.items():
+            nuisances[place :: len(_WIDE), traits.nuisance_column(name)] = value
+    nuisances[4 :: 2 * len(_WIDE), traits.nuisance_column("yaw_deg")] *= -1
+    faces = renderer.render(identities, nuisances, supersample=1.0).faces_NHWC
+    found = PhantomAttributes(PhantomAttributesOptions(use="phantom-attributes")).measure(augment.jpeg(faces, 95))
+    yaw = nuisances[:, traits.nuisance_column("yaw_deg")]
+    return {name: values.reshape(8, len(_WIDE)) for name, values in found.items()}, yaw.reshape(8, len(_WIDE))
+
+
+@pytest.mark.parametrize(
+    ("worn", "region"), [("face_mask", "mouth"), ("sunglasses", "eyes"), ("hat", "forehead")], ids=_WIDE[1:4]
+)
+def test_what_hides_a_face_is_read_from_fresh_renders(worn: str, region: str) -> None:
+    """A covered region is read as hidden and a bare one is not, and what covers it is named."""
+    found, _ = _wide_readings()
+    place = _WIDE.index(worn)
+    p, hidden = found[f"{worn}_p"], found[f"occlusion_{region}"]
+    assert (p[:, place] > 0.5).sum() >= 7
+    assert (p[:, 0] > 0.5).sum() <= 1
+    assert hidden[:, place].mean() > hidden[:, 0].mean() + 0.4
+    assert hidden[:, 0].mean() < 0.1
+    assert (found["occlusion"][:, place] > found["occlusion"][:, 0]).all()
+
+
+def test_heads_are_read_to_profile() -> None:
+    """Of heads turned by 80 degrees the reading says so to within ten degrees on average, on the side they turn to."""
+    found, yaw = _wide_readings()
+    read, true = found["yaw_deg"][:, 4], yaw[:, 4]
+    assert set(true) == {-80.0, 80.0}
+    assert (np.sign(read) == np.sign(true)).all()
+    assert np.abs(read - true).mean() < 10
+
+
 def test_bank_cells_are_cells_of_appearance() -> None:
     """The bank has unit means and one Gaussian per cell, and its factors are lower triangles."""
     bank = loading.load_bank()
@@ -163,8 +210,8 @@ def test_confusion_shares_sum_to_one() -> None:
 def test_condition_names_are_the_networks() -> None:
     """The runtime adapter and the network list conditions in one order; values outside the range are clamped."""
     assert tuple(name for name, _, _ in networks.CONDITIONS) == CONDITION_NAMES
-    scaled = networks.scale_conditions(torch.tensor([[90.0, -20.0, 0.0, 0.0, 25.0, 0.45, 0.5, 0.5, 0.5]]))
-    np.testing.assert_allclose(scaled.numpy(), [[1, -1, 0, 0, 0, 0, 0, 0, 0]], atol=1e-6)
+    scaled = networks.scale_conditions(torch.tensor([[90.0, -20.0, 0.0, 0.0, 25.0, 0.45, 0.5, 0.5, 0.5, -10.0]]))
+    np.testing.assert_allclose(scaled.numpy(), [[1, -1, 0, 0, 0, 0, 0, 0, 0, -0.5]], atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [1.0, 2.0])
@@ -251,8 +298,7 @@ def test_cells_follow_presentation_and_tone() -> None:
     np.testing.assert_array_equal(cell_of(np.array([0.1, 0.9]), np.array([1.0, 9.0])), [1, 6])
 
 
-def test_short_configuration_covers_every_target() -> None:
-    """Every value that the attribute model reads exists among the phantom's fields."""
+def test_conditions_are_fields_of_the_phantom() -> None:
+    """Every value that the generator can be asked for exists among the phantom's fields."""
     known = {field.name for field in (*traits.IDENTITY_FIELDS, *traits.NUISANCE_FIELDS)}
-    assert {name for name, _, _ in ATTRIBUTE_TARGETS} <= known
     assert {name for name, _, _ in networks.CONDITIONS} <= known

@@ -12,13 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline.adapters.phantom.training import config, draws, flow
 from pipeline.adapters.phantom.training.__main__ import main
+from pipeline.adapters.phantom.training.autoencoder import focus
+from pipeline.adapters.phantom.training.finish import detail_loss
 from pipeline.adapters.phantom.training.groups import AGE_BANDS, by_group
 from pipeline.adapters.phantom.training.measure_generator import edges, own_pairs, pairs, templates
+from pipeline.adapters.phantom.training.reader import READS, scaled
+from pipeline.adapters.phantom.traits import nuisance_column
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("render", "crops", "recognisers", "decoder", "attributes", "flow", "likeness", "export")
+STAGES = (
+    "render", "crops", "recognisers", "decoder", "attributes", "flow", "reader", "likeness", "finish", "export",
+)  # fmt: skip
 
 
 def begin(folder: Path) -> subprocess.Popen[bytes]:
@@ -40,9 +50,9 @@ def finished(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_training_killed_in_its_middle_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """Killed while recognisers train and again while the flow does, it goes on and gives the weights of one go."""
+    """Killed while the judge, the flow and the decoder train, it goes on and gives the weights of one go."""
     whole = finished(tmp_path / "whole")
-    for stage in ("judge", "flow"):
+    for stage in ("judge", "flow", "finish"):
         process = begin(tmp_path / "parts")
         checkpoint = tmp_path / "parts" / "home" / "checkpoints" / f"{stage}.pt"
         while not checkpoint.exists() and process.poll() is None:
@@ -85,6 +95,46 @@ def test_blur_lowers_edges_of_any_brightness_alike() -> None:
     plain, dark, soft = (edges(x.astype(np.uint8))[0] for x in (noise, noise // 2, blurred))
     assert dark == pytest.approx(plain, rel=0.1)
     assert soft < 0.7 * plain
+
+
+def test_pictures_at_other_ages_belong_to_the_people_of_the_draw_they_are_of(tmp_path: Path) -> None:
+    """Rows of an aged draw carry the identities of its first draw, and the flow finds them under the same numbers."""
+    training = config.short(tmp_path)
+    for aged in config.AGED_DRAWS:
+        own = training.draws[aged].people_of
+        people, _, _ = draws.rows_of(training, own)
+        owner, identities, nuisances = draws.rows_of(training, aged)
+        first = np.searchsorted(people, owner)
+        np.testing.assert_array_equal(identities, draws.rows_of(training, own)[1][first])
+        assert (nuisances[:, nuisance_column("age_offset_years")] != 0).all()
+        assert np.abs(nuisances[:, nuisance_column("age_offset_years")]).max() <= 20
+    sizes = {name: training.draws[name].identities for name in (*config.GENERATOR_DRAWS, *config.AGED_DRAWS)}
+    counted = np.arange(sum(sizes[name] for name in config.AGED_DRAWS))
+    places = counted + flow.first_owners(training, counted)
+    begins = np.cumsum([0, *(sizes[name] for name in config.GENERATOR_DRAWS)])
+    wanted = [begins[config.GENERATOR_DRAWS.index(own)] + np.arange(sizes[own]) for own in ("A4", "A5")]
+    np.testing.assert_array_equal(places, np.concatenate(wanted))
+
+
+@given(gain=st.floats(0.3, 1.0), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_detail_is_that_of_the_face_and_not_of_its_light(gain: float, seed: int) -> None:
+    """Less light is no less detail; the same picture lacks none, a blurred one lacks some, and so does a grainy one."""
+    noise = np.random.default_rng(seed).random((2, 3, 112, 112), dtype=np.float32)
+    face = torch.nn.functional.avg_pool2d(torch.from_numpy(noise), 3, 1, 1)
+    soft = torch.nn.functional.avg_pool2d(face, 3, 1, 1)
+    weight = focus(np.full((2, 5, 2), 56, dtype=np.float32))
+    clean, dim, blurred, grainy = (2 * x - 1 for x in (face, gain * face, soft, (face + torch.from_numpy(noise)) / 2))
+    assert float(detail_loss(clean, clean, weight)) == 0
+    assert float(detail_loss(dim, clean, weight)) < 0.2 * float(detail_loss(blurred, clean, weight))
+    assert float(detail_loss(grainy, clean, weight)) > float(detail_loss(dim, clean, weight))
+
+
+def test_what_the_reader_is_taught_lies_in_its_range() -> None:
+    """Every end of every range is scaled to -1 and 1, and an offset in years is not among what can be seen."""
+    ends = np.array([[low, high] for _, low, high in READS]).T
+    np.testing.assert_array_equal(scaled(ends), [[-1.0] * len(READS), [1.0] * len(READS)])
+    assert "age_offset_years" not in {name for name, _, _ in READS}
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,15 @@ CONDITION_NAMES = (
     "smile",
     "mouth_open",
     "glasses",
+    "age_offset_years",
 )
 """Conditions in the order of the network's inputs (a test holds this list to the network's)."""
 CONDITION_RANGES: Mapping[str, tuple[float, float]] = {
     field.name: (field.low, field.high) for field in NUISANCE_FIELDS if field.name in CONDITION_NAMES
 }
 """What the renderer drew for its training: beyond, it has seen nothing, and no profile at all."""
+_UNASKED: Mapping[str, float] = {"age_offset_years": 0.0}
+"""What is asked for where a recipe asks for nothing: people are as old as they are. Everything else is left free."""
 
 IMAGE_PX = 112
 
@@ -43,7 +46,7 @@ def checked_batch(value: int) -> int:
 
 
 class PhantomGeneratorOptions(Node):
-    """Latent flow matching conditioned on an identity vector, pose, light, expression and glasses."""
+    """Latent flow matching conditioned on an identity vector, pose, light, expression, glasses and age."""
 
     use: Literal["phantom"]
     steps: Annotated[int, Field(ge=1, le=64)] = 6
@@ -75,6 +78,8 @@ class PhantomGenerator:
     def generate(self, vectors_ND: Float32, conditions: Sequence[Conditions], noise_NCHW: Float32) -> UInt8:
         """Return faces_NHWC, uint8 RGB, shape (N, 112, 112, 3). A condition that is not given is left free.
 
+        People are shown at their own age unless `age_offset_years` is given, and never below 18 or above 80 years.
+
         Raises:
             BadVectorError: a vector is not finite, not of unit length, or of other dimensions.
         """
@@ -88,8 +93,11 @@ class PhantomGenerator:
         from pipeline.adapters.phantom.networks import sample_latents, scale_conditions, sigma_schedule
 
         flow, decoder = self._networks
-        wanted = torch.tensor([[c.get(name, 0.0) for name in CONDITION_NAMES] for c in conditions], dtype=torch.float32)
-        given = torch.tensor([[float(name in c) for name in CONDITION_NAMES] for c in conditions])
+        wanted = torch.tensor(
+            [[c.get(name, _UNASKED.get(name, 0.0)) for name in CONDITION_NAMES] for c in conditions],
+            dtype=torch.float32,
+        )
+        given = torch.tensor([[float(name in c or name in _UNASKED) for name in CONDITION_NAMES] for c in conditions])
         with torch.inference_mode():
             latents = sample_latents(
                 flow,

@@ -32,6 +32,7 @@ CONDITIONS: tuple[tuple[str, float, float], ...] = (
     ("smile", 0.0, 1.0),
     ("mouth_open", 0.0, 1.0),
     ("glasses", 0.0, 1.0),
+    ("age_offset_years", -20.0, 20.0),
 )
 """What the generator can be asked for besides who it is: name, lowest and highest value (units in the name)."""
 

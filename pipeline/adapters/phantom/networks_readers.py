@@ -157,36 +157,52 @@ ATTRIBUTE_TARGETS: tuple[tuple[str, float, float], ...] = (
     ("glasses", 0.5, 0.5),
     ("blur_px", 0.4, 0.5),
     ("noise_sigma", 2.5, 2.0),
+    ("occlusion", 0.15, 0.2),
+    ("occlusion_forehead", 0.15, 0.3),
+    ("occlusion_eyes", 0.15, 0.3),
+    ("occlusion_nose", 0.15, 0.3),
+    ("occlusion_mouth", 0.15, 0.3),
+    ("occlusion_cheeks", 0.15, 0.3),
+    ("occlusion_chin", 0.15, 0.3),
+    ("sunglasses", 0.5, 0.5),
+    ("face_mask", 0.5, 0.5),
+    ("hat", 0.5, 0.5),
+    ("hand", 0.5, 0.5),
 )
 """What the attribute model reads, in output order: name, centre and spread (value = centre + spread * output).
 
-For `presentation` and `glasses` the output is a logit; its sigmoid is the probability.
+For those of `FLAG_TARGETS` the output is a logit; its sigmoid is the probability. Those of `SHARE_TARGETS` say how much
+of the face, and of each of its regions, something hides: 0 none of it, 1 all.
 """
-FLAG_TARGETS = ("presentation", "glasses")
+FLAG_TARGETS = ("presentation", "glasses", "sunglasses", "face_mask", "hat", "hand")
+SHARE_TARGETS = tuple(name for name, _, _ in ATTRIBUTE_TARGETS if name.startswith("occlusion"))
 SPREAD_TARGETS = tuple(name for name, _, _ in ATTRIBUTE_TARGETS if name not in FLAG_TARGETS)
 """Of these the model also says how far off it expects to be: the logarithm of a standard deviation, in units of the
 target's own spread."""
 
 
 class AttributeModel(nn.Module):
-    """Residual net that reads attributes, pose, light, expression, sharpness and five landmarks from one face."""
+    """Residual net that reads attributes, pose, light, expression, sharpness, what is hidden and five landmarks.
+
+    It sees the logarithm of green light beside the three colours, so that lines are as plain on dark skin as on light.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
-            _conv(32, 64, 3, stride=2), nn.ReLU(), _Plain(64),
-            _conv(64, 96, 3, stride=2), nn.ReLU(), _Plain(96),
-            _conv(96, 20, 1), nn.Flatten(), nn.Linear(20 * 49, 128), nn.ReLU(),
+            nn.PixelUnshuffle(4), _conv(64, 48, 3), nn.ReLU(),
+            _conv(48, 80, 3, stride=2), nn.ReLU(), _Plain(80), _Plain(80),
+            _conv(80, 112, 3, stride=2), nn.ReLU(), _Plain(112),
+            _conv(112, 20, 1), nn.Flatten(), nn.Linear(20 * 49, 128), nn.ReLU(),
         )  # fmt: skip
         self.values, self.points = nn.Linear(128, len(ATTRIBUTE_TARGETS)), nn.Linear(128, 10)
         self.spreads = nn.Linear(128, len(SPREAD_TARGETS))
 
     def forward(self, faces_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures to standardised values (N, 14), landmarks (N, 5, 2) as shares of the picture's side, and the
-        logarithms of the values' spreads (N, 12), those of `SPREAD_TARGETS`.
+        """Pictures to standardised values (N, 25), landmarks (N, 5, 2) as shares of the picture's side, and the
+        logarithms of the values' spreads (N, 19), those of `SPREAD_TARGETS`.
         """
-        hidden = self.body(faces_NCHW)
+        hidden = self.body(torch.cat([faces_NCHW, lift(faces_NCHW[:, 1:2])], dim=1))
         points_N52 = 0.5 + 0.1 * self.points(hidden).view(-1, 5, 2)
         return self.values(hidden), points_N52, self.spreads(hidden).clamp(-4.0, 2.0)
 

@@ -31,6 +31,13 @@ def widen(nuisances_NC: FloatArray, rng: np.random.Generator) -> FloatArray:
     return out
 
 
+def shown_at_other_ages(nuisances_NC: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Ordinary nuisance rows, every person up to 20 years older or younger, evenly: float32 (N, C)."""
+    out = np.array(nuisances_NC, dtype=np.float32)
+    out[:, nuisance_column("age_offset_years")] = rng.uniform(-20.0, 20.0, len(out))
+    return out
+
+
 def _drawn(rows: FloatArray, n: int, rng: np.random.Generator) -> dict[str, _Column]:
     values: dict[str, _Column] = {}
     for name, share in (("yaw_deg", 0.45), ("pitch_deg", 0.25)):

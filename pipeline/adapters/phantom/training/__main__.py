@@ -21,9 +21,11 @@ from pipeline.adapters.phantom.training import (
     autoencoder,
     calibrate,
     export,
+    finish,
     flow,
     likeness,
     measure,
+    reader,
     recognition,
     sheets,
 )
@@ -31,12 +33,12 @@ from pipeline.adapters.phantom.training.config import CONFIGURATIONS, ROLES, Tra
 from pipeline.adapters.phantom.training.draws import render_draw
 
 STAGES = (
-    "render", "crops", "recognisers", "decoder", "attributes", "flow", "likeness", "export", "calibrate", "measure",
-    "sheets",
+    "render", "crops", "recognisers", "decoder", "attributes", "flow", "reader", "likeness", "finish",
+    "export", "calibrate", "measure", "sheets",
 )  # fmt: skip
 
 
-TRAINED = ("crops", "recognisers", "decoder", "attributes", "flow", "likeness")
+TRAINED = ("crops", "recognisers", "decoder", "attributes", "flow", "reader", "likeness", "finish")
 """Stages that compute where `--device` says; the others run on the processor."""
 
 
@@ -57,7 +59,9 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
         "attributes": lambda: attributes.train_attributes(config),
         # two processes share a processor's step, and none a GPU's
         "flow": lambda: flow.train_flow(config, workers if torch.get_default_device().type == "cpu" else 1),
+        "reader": lambda: reader.train_reader(config),
         "likeness": lambda: likeness.train_likeness(config),
+        "finish": lambda: finish.train_finish(config),
         "export": lambda: export.export(config, weights, only),
         "calibrate": lambda: calibrate.calibrate_all(config, weights, only),
         "measure": lambda: measure.measure_all(config, weights, only),

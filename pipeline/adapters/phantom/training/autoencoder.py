@@ -34,20 +34,32 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = Encoder(latent_channels), Decoder(latent_channels)
 
 
-class _Critic(nn.Module):
-    """A small patch discriminator: says of each patch of 22 pixels whether it was rendered."""
+class Critic(nn.Module):
+    """A small patch discriminator: says of each patch of 22 pixels whether it was rendered.
 
-    def __init__(self) -> None:
+    With `grain` it is shown apart, and larger, what differs from a pixel's neighbours.
+    """
+
+    def __init__(self, *, grain: bool = False) -> None:
         super().__init__()
+        self.grain = grain
         self.layers = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.PixelUnshuffle(2), nn.Conv2d(24 if grain else 12, 32, 3, padding=1), nn.LeakyReLU(0.2),
             nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
             nn.Conv2d(64, 64, 3, padding=1), nn.LeakyReLU(0.2),
             nn.Conv2d(64, 1, 1),
         )  # fmt: skip
 
     def forward(self, faces_NCHW: Tensor) -> Tensor:
+        """Pictures in -1..1 to one value per patch, high for renders."""
+        if self.grain:
+            faces_NCHW = torch.cat((faces_NCHW, 8.0 * off_neighbours(faces_NCHW)), dim=1)
         return self.layers(faces_NCHW)  # type: ignore[no-any-return]
+
+
+def off_neighbours(faces_NCHW: Tensor) -> Tensor:
+    """What every pixel has above the mean of the nine around it."""
+    return faces_NCHW - F.avg_pool2d(faces_NCHW, 3, 1, 1, count_include_pad=False)
 
 
 def focus(landmarks_N52: npt.NDArray[np.float32], size_px: int = 112) -> Tensor:
@@ -121,7 +133,7 @@ def train_decoder(config: Training) -> None:
     drawn, schedule = load_draws(config, CROPS_DRAWS), config.decoder
     model = loop.load_trained(config, "crops", _fresh(config))
     recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
-    critic = loop.initialised(_Critic, config.rng("decoder", 2**31))
+    critic = loop.initialised(Critic, config.rng("decoder", 2**31))
     decoder = model.decoder
     decoding = loop.adamw(decoder.parameters(), schedule.rate, 0.0)  # type: ignore[union-attr]
     judging = torch.optim.AdamW(critic.parameters(), lr=schedule.rate, betas=(0.5, 0.98))

@@ -44,8 +44,11 @@ def rows_of(
     """Return owner, identity fields and nuisance fields of every picture of a draw, as `renderer.render` takes them."""
     draw = config.draws[name]
     owner_N = np.repeat(np.arange(draw.identities), draw.pictures)
-    identities = traits.sample_identities(draw.identities, config.rng("identities", draw.number), draw.tones_mst)
+    people = config.draws[draw.people_of or name]
+    identities = traits.sample_identities(people.identities, config.rng("identities", people.number), people.tones_mst)
     nuisances = traits.sample_nuisances(len(owner_N), config.rng("nuisances", draw.number))
+    if draw.aged:
+        nuisances = wide.shown_at_other_ages(nuisances, config.rng("wide", draw.number))
     if draw.wide:
         nuisances = wide.widen(nuisances, config.rng("wide", draw.number))
     return owner_N, identities[owner_N], nuisances

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,20 +15,28 @@ from torch import Tensor, nn
 from pipeline.adapters.phantom import loading
 from pipeline.adapters.phantom.networks_readers import EMBEDDING_DIM
 from pipeline.adapters.phantom.training.attributes import load_attributes
-from pipeline.adapters.phantom.training.autoencoder import load_autoencoder
 from pipeline.adapters.phantom.training.bank import CELLS, fit_bank
-from pipeline.adapters.phantom.training.config import BANK_DRAWS, GENERATOR_DRAWS, ROLE_DRAWS, ROLES, Training
+from pipeline.adapters.phantom.training.config import (
+    AGED_DRAWS,
+    BANK_DRAWS,
+    GENERATOR_DRAWS,
+    ROLE_DRAWS,
+    ROLES,
+    Training,
+)
+from pipeline.adapters.phantom.training.finish import load_finished
 from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms"}
-_EPOCHS = {"generator": 3, "conditioning": 3, "judge": 2, "auditor": 2, "attributes": 2, "bank": 3}
+_EPOCHS = {"generator": 4, "conditioning": 3, "judge": 2, "auditor": 2, "attributes": 3, "bank": 3}
 _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
     "conditioning": "residual net on logarithms of light, CosFace 0.35",
     "judge": "depthwise-separable net with global depthwise pooling, ArcFace 0.40",
     "auditor": "patch mixer (5 x 5 depthwise filters) on the inner 104 px with attention pooling, CosFace 0.30",
-    "attributes": "residual net, fourteen values, how far off twelve of them may be, and five landmarks",
+    "attributes": "residual net on colours and logarithms of light: nineteen values, how far off each may be, "
+    "six probabilities, and five landmarks",
     "bank": "identity means with one Gaussian per cell",
 }
 
@@ -61,16 +67,13 @@ def _recognisers(config: Training, folder: Path, roles: Sequence[str]) -> dict[s
 
 
 def _generator(config: Training, folder: Path) -> dict[str, Any]:
-    autoencoder, flow = load_autoencoder(config), load_flow(config)
-    with np.load(config.home / "flow_data.npz") as data:
-        mean, spread = torch.from_numpy(data["moments"])
-    autoencoder.decoder.latent_mean.copy_(mean)
-    autoencoder.decoder.latent_spread.copy_(spread)
-    generator = {f"decoder.{k}": v for k, v in autoencoder.decoder.state_dict().items()}
+    decoder, flow = load_finished(config), load_flow(config)
+    generator = {f"decoder.{k}": v for k, v in decoder.state_dict().items()}
     generator |= {f"flow.{k}": v for k, v in flow.state_dict().items()}
     return _write(folder, "generator", generator) | {
         "latent_channels": config.latent_channels, "latent_side": flow.latent_side, "image_px": 112,
-        "space": "phantom-conditioning", "sampler": dict(config.sampler), "draws": _draws(config, GENERATOR_DRAWS),
+        "space": "phantom-conditioning", "sampler": dict(config.sampler),
+        "draws": _draws(config, (*GENERATOR_DRAWS, *AGED_DRAWS)),
     }  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """Trains the flow transformer on the latents of draw A, told who each picture shows and how.
 
+Pictures of people at another age are learnt from too. Who somebody is, is told from pictures at their own age alone, so
+that an age is asked for and does not slip in with the identity.
+
 With `ranks` 2 a second process computes half of every step; the two halves are added, and since adding two numbers
 does not depend on their order, one process doing both halves gives the same bits.
 """
@@ -16,7 +19,7 @@ from torch.multiprocessing.spawn import spawn
 from pipeline.adapters.phantom.networks import CONDITIONS, FlowTransformer, scale_conditions
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.autoencoder import encode
-from pipeline.adapters.phantom.training.config import GENERATOR_DRAWS, Training
+from pipeline.adapters.phantom.training.config import AGED_DRAWS, GENERATOR_DRAWS, Training
 from pipeline.adapters.phantom.training.device import tensor_of
 from pipeline.adapters.phantom.training.draws import load_draws
 from pipeline.adapters.phantom.training.recognition import embed, load_recogniser
@@ -29,13 +32,12 @@ _FACE_PX = (56.0, 62.0, 24.0)
 
 
 def prepare(config: Training) -> None:
-    """Write what the flow is trained on: latents, their moments, and an embedding of every picture of draw A."""
+    """Write what the flow is trained on: latents, their moments, and an embedding of every picture that tells who."""
     path = config.home / "flow_data.npz"
     if path.exists():
         return
-    names = GENERATOR_DRAWS
-    latents, moments = encode(config, names)
-    emb_ND = embed(load_recogniser(config, "conditioning"), load_draws(config, names).faces_NHWC)
+    latents, moments = encode(config, (*GENERATOR_DRAWS, *AGED_DRAWS))
+    emb_ND = embed(load_recogniser(config, "conditioning"), load_draws(config, GENERATOR_DRAWS).faces_NHWC)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, latents=latents, moments=moments, emb=emb_ND)
@@ -78,13 +80,16 @@ class Batches:
             self.moments = tensor_of(data["moments"])
             self.latents: npt.NDArray[np.float16] = data["latents"]
             self.emb_ND: npt.NDArray[np.float32] = data["emb"]
-        drawn = load_draws(config, GENERATOR_DRAWS, faces_too=False)
-        self.owner_N = drawn.owner_N
-        self.first_row = np.searchsorted(self.owner_N, np.arange(self.owner_N[-1] + 1))
-        self.pictures = np.bincount(self.owner_N)
-        self.tone_of_owner = drawn.truth("skin_tone_mst")[self.first_row]
-        wanted = np.stack([drawn.truth(name) for name, _, _ in CONDITIONS], axis=1)
-        self.wanted_NK = scale_conditions(tensor_of(wanted))
+        own, aged = (load_draws(config, names, faces_too=False) for names in (GENERATOR_DRAWS, AGED_DRAWS))
+        self.plain = len(own.owner_N)
+        """Rows below this one show their person at their own age; templates are made of these."""
+        self.first_row = np.searchsorted(own.owner_N, np.arange(own.owner_N[-1] + 1))
+        self.pictures = np.bincount(own.owner_N)
+        self.traits_IT = own.identities_NT[self.first_row]
+        self.owner_N = np.concatenate([own.owner_N, first_owners(config, aged.owner_N) + aged.owner_N])
+        wanted = [np.concatenate([drawn.truth(name) for drawn in (own, aged)]) for name, _, _ in CONDITIONS]
+        self.asked_NK: npt.NDArray[np.float32] = np.stack(wanted, axis=1)
+        self.wanted_NK = scale_conditions(tensor_of(self.asked_NK))
 
     def half(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return (clean latents, noise, sigma, who, has identity, wanted and mask side by side)."""
@@ -114,6 +119,17 @@ class Batches:
             mean = self.emb_ND[self.first_row[owner] + rng.permutation(count)[:used]].mean(axis=0)
             who[place] = mean / np.linalg.norm(mean)
         return who
+
+
+def first_owners(config: Training, aged_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What to add to the numbers of aged pictures' people, who are counted through, to have those of their own draw."""
+    sizes = {name: config.draws[name].identities for name in (*GENERATOR_DRAWS, *AGED_DRAWS)}
+    begins = dict(zip(GENERATOR_DRAWS, np.cumsum([0] + [sizes[name] for name in GENERATOR_DRAWS]), strict=False))
+    ends = np.cumsum([sizes[name] for name in AGED_DRAWS])
+    shift = np.array(
+        [begins[config.draws[n].people_of] - end + sizes[n] for n, end in zip(AGED_DRAWS, ends, strict=True)]
+    )
+    return shift[np.searchsorted(ends, aged_N, side="right")]
 
 
 def optimisers_of(flow: FlowTransformer, share: float, *, calm: float = 1.0) -> list[torch.optim.Optimizer]:

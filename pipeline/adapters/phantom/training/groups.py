@@ -1,4 +1,4 @@
-"""Whom a figure is of: thirds of skin tone, presentations and age bands, and what the pictures of a draw are of."""
+"""Whom a figure is of: thirds of skin tone, presentations, age bands and beards, in the pictures of a draw."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Array = npt.NDArray[np.floating]
 Places = npt.NDArray[np.int64]
 AGE_BANDS = ("18-39", "40-59", "60-80")
 _AGE_EDGES = (40.0, 60.0)
-GROUPINGS = {"tone": TONE_GROUPS, "presentation": PRESENTATIONS, "age": AGE_BANDS}
+BEARDS = ("no beard", "bearded")
+BEARDED = 0.4
+"""Density from which a beard covers the skin below it."""
+GROUPINGS = {"tone": TONE_GROUPS, "presentation": PRESENTATIONS, "age": AGE_BANDS, "beard": BEARDS}
 
 
 def by_identity(values_N: Array, owner_N: Places) -> Array:
@@ -25,13 +28,15 @@ def by_identity(values_N: Array, owner_N: Places) -> Array:
 
 def groups_of(drawn: Drawn) -> dict[str, Places]:
     """Return which group of each grouping every identity of a draw is of, (I,)."""
-    tone, presentation, age = (
-        by_identity(drawn.truth(name), drawn.owner_N) for name in ("skin_tone_mst", "presentation", "age_years")
+    tone, presentation, age, beard = (
+        by_identity(drawn.truth(name), drawn.owner_N)
+        for name in ("skin_tone_mst", "presentation", "age_years", "beard")
     )
     return {
         "tone": tone_group(tone),
         "presentation": (presentation > 0.5).astype(np.int64),
         "age": np.digitize(age, _AGE_EDGES),
+        "beard": (beard >= BEARDED).astype(np.int64),
     }
 
 

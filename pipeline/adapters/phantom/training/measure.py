@@ -5,9 +5,8 @@ Everything is read back from the weights folder, so the figures are those of the
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,16 @@ from torch import nn
 
 from pipeline.adapters.phantom import loading
 from pipeline.adapters.phantom.networks import CONDITIONS, decode_pixels, sample_latents
-from pipeline.adapters.phantom.networks_readers import ATTRIBUTE_TARGETS, SPREAD_TARGETS
 from pipeline.adapters.phantom.training.attributes import read
 from pipeline.adapters.phantom.training.augment import jpeg, to_input
-from pipeline.adapters.phantom.training.bank import PRESENTATIONS, TONE_GROUPS, tone_group
 from pipeline.adapters.phantom.training.config import ROLES, Training
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
-from pipeline.adapters.phantom.training.export import write_card
-from pipeline.adapters.phantom.training.groups import Array, by_group, by_identity, groups_of, rounded
+from pipeline.adapters.phantom.training.export import MODELS, write_card
+from pipeline.adapters.phantom.training.groups import Array, by_group, groups_of, rounded
+from pipeline.adapters.phantom.training.measure_attributes import measure_attributes
 from pipeline.adapters.phantom.training.measure_generator import (
     FEW_STEPS,
+    eer_of_groups,
     measure_bank,
     measure_generator,
     measure_variety,
@@ -42,30 +41,37 @@ from pipeline.domain.calibration import equal_error_rate
 def measure_all(config: Training, folder: Path, only: Sequence[str] = ()) -> None:
     """Measure recognisers, attributes, generator, bank and row independence; write them into the card.
 
-    only: recognisers to measure anew, with what they say of generator and bank; the card's other figures stay.
+    only: models to measure anew; the card's other figures stay. A recogniser comes with what it says of generator and
+        bank, the generator with all that is said of it; what the attribute model reads in generated pictures comes
+        with these, and not with the attribute model.
     """
-    drawn = _held_out(config)
+    drawn, wanted, content = _held_out(config), set(only or MODELS), loading.card()
+    stored, kept = jpeg(drawn.faces_NHWC, 95), content["figures"] if only else {}
     figures: dict[str, Any] = {"command": "python -m pipeline.adapters.phantom.training measure"}
-    stored = jpeg(drawn.faces_NHWC, 95)
-    embeddings = {role: embed(loading.load_recogniser(role), stored) for role in ROLES}
-    figures["recognisers"] = {role: _recognition(embeddings[role], drawn) for role in ROLES}
-    figures["generator"] = measure_generator(config, drawn, embeddings)
-    figures["variety"] = measure_variety(config, drawn, embeddings)
-    figures["bank"] = measure_bank(config)
-    stable = _row_independence(stored)
-    content = loading.card()
-    if only:
-        stable = {role: stable[role] for role in only}
-        for part in ("recognisers", "generator", "variety", "bank"):
-            content["figures"][part] |= {role: figures[part][role] for role in only}
-    else:
-        figures["attributes"], confusion = _attributes(drawn, stored)
+    if wanted - {"attributes"}:
+        figures |= _of_people(config, drawn, stored)
+    if not wanted & {"generator", "bank"}:  # what other recognisers say of these is still true
+        for part in figures.keys() & {"recognisers", "generator", "variety", "bank"}:
+            figures[part] = kept[part] | {role: figures[part][role] for role in ROLES if role in wanted}
+    if "attributes" in wanted:
+        figures["attributes"], content["models"]["attributes"]["confusion"] = measure_attributes(config, drawn, stored)
+    if "generator" in wanted:
         figures["speed"] = _speed(config)
-        content["figures"] = figures
-        content["models"]["attributes"]["confusion"] = confusion
-    for name, facts in stable.items():
+    content["figures"] = kept | figures
+    for name, facts in _row_independence(stored, wanted).items():
         content["models"][name] |= facts
     write_card(folder, content)
+
+
+def _of_people(config: Training, drawn: Drawn, stored: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """What the recognisers say of rendered pictures and of the generator's."""
+    embeddings = {role: embed(loading.load_recogniser(role), stored) for role in ROLES}
+    return {
+        "recognisers": {role: _recognition(embeddings[role], drawn) for role in ROLES},
+        "generator": measure_generator(config, drawn, embeddings),
+        "variety": measure_variety(config, drawn, embeddings),
+        "bank": measure_bank(config),
+    }
 
 
 def _held_out(config: Training) -> Drawn:
@@ -78,7 +84,8 @@ def _held_out(config: Training) -> Drawn:
 def _recognition(emb_ND: Array, drawn: Drawn) -> dict[str, Any]:
     """How well a recogniser tells held-out people apart; `matched` impostors are alike in presentation, tone and age.
 
-    By group: how often two pictures of somebody of that group miss the threshold that everybody shares.
+    By group: EER among the people of that group alone, and how often two pictures of somebody of that group miss the
+    threshold that everybody shares.
     """
     genuine, impostor, left, right = pairs(emb_ND, drawn.owner_N)
     alike = np.ones(len(left), dtype=bool)
@@ -86,77 +93,51 @@ def _recognition(emb_ND: Array, drawn: Drawn) -> dict[str, Any]:
         truth = drawn.truth(name)
         alike &= np.abs(truth[left] - truth[right]) < gap
     threshold = float(np.quantile(impostor, 0.999))
-    missed_I = np.array([(own < threshold).mean() for own in own_pairs(emb_ND, drawn.owner_N)])
+    own = own_pairs(emb_ND, drawn.owner_N)
+    missed_I, groups = np.array([(mine < threshold).mean() for mine in own]), groups_of(drawn)
+
+    def matched(of: npt.NDArray[np.bool_]) -> float:
+        mine, inside = np.concatenate([own[i] for i in np.flatnonzero(of)]), of[drawn.owner_N]
+        others = impostor[alike & inside[left] & inside[right]]
+        return rounded(equal_error_rate(mine, others)) if len(others) else 0.0
+
     return {
         "eer": rounded(equal_error_rate(genuine, impostor)),
         "eer_matched_impostors": rounded(equal_error_rate(genuine, impostor[alike])),
         "fnmr_at_fmr_1e-3": rounded((genuine < threshold).mean()),
-        "fnmr_by_group": by_group(groups_of(drawn), lambda of: rounded(missed_I[of].mean())),
+        "eer_by_group": eer_of_groups(emb_ND, drawn.owner_N, groups),
+        "eer_matched_impostors_by_group": by_group(groups, matched),
+        "fnmr_by_group": by_group(groups, lambda of: rounded(missed_I[of].mean())),
         "n_genuine": len(genuine),
         "n_impostor": len(impostor),
         "n_impostor_matched": int(alike.sum()),
     }
 
 
-def _attributes(drawn: Drawn, stored: npt.NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is read beside what is true. `r` is the best that the generator's adherence can show."""
-    found = read(loading.load_attributes(), stored)
-    truth = {name: drawn.truth(name) for name, _, _ in ATTRIBUTE_TARGETS}
-    figures: dict[str, Any] = {
-        "presentation_accuracy": rounded(((found["presentation"] > 0.5) == (truth["presentation"] > 0.5)).mean()),
-        "tone_group_accuracy": rounded(
-            (tone_group(found["skin_tone_mst"]) == tone_group(truth["skin_tone_mst"])).mean()
-        ),
-        "glasses_accuracy": rounded(((found["glasses"] > 0.5) == (truth["glasses"] > 0.5)).mean()),
-        "r": {name: rounded(np.corrcoef(found[name], truth[name])[0, 1]) for name in sorted(truth)},
-    }
-    errors = {name: found[name] - truth[name] for name in SPREAD_TARGETS}
-    for name in sorted(set(SPREAD_TARGETS) - {"blur_px", "noise_sigma"}):
-        figures[f"{name}_mean_error"] = rounded(np.abs(errors[name]).mean())
-    figures["within_90_interval"] = {
-        name: rounded((np.abs(error) <= 1.645 * found[f"{name}_sd"]).mean()) for name, error in errors.items()
-    }
-    groups = groups_of(drawn)
-    for name in ("age_years", "yaw_deg", "skin_tone_mst"):
-        off_I = by_identity(np.abs(errors[name]), drawn.owner_N)
-        figures[f"{name}_mean_error_by_group"] = by_group(groups, functools.partial(_mean_of, off_I))
-    pooled = {name: by_identity(found[name], drawn.owner_N) for name in ("presentation", "skin_tone_mst")}
-    true_of = {name: by_identity(truth[name], drawn.owner_N) for name in pooled}
-    figures["presentation_accuracy_of_means"] = rounded(
-        ((pooled["presentation"] > 0.5) == (true_of["presentation"] > 0.5)).mean()
-    )
-    figures["tone_group_accuracy_of_means"] = rounded(
-        (tone_group(pooled["skin_tone_mst"]) == tone_group(true_of["skin_tone_mst"])).mean()
-    )
-    confusion = {
-        "perceived_gender_presentation": _confusion(
-            (true_of["presentation"] > 0.5).astype(int), (pooled["presentation"] > 0.5).astype(int), PRESENTATIONS
-        ),
-        "est_skin_tone_group": _confusion(
-            tone_group(true_of["skin_tone_mst"]), tone_group(pooled["skin_tone_mst"]), TONE_GROUPS
-        ),
-    }
-    return figures, confusion
+def _row_independence(stored: npt.NDArray[np.uint8], wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Does a row of the models that are wanted change with its place, its neighbours or the padding of a batch of 16
+    or 8?
+    """
+    pictures = stored[np.arange(32) % len(stored)]
+
+    def reader(model: nn.Module) -> Any:
+        def outputs(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+            with torch.no_grad():
+                out = model(to_input(pictures[rows]))
+            return (out[0] if isinstance(out, tuple) else out).numpy()  # type: ignore[no-any-return]
+
+        return outputs
+
+    calls = {role: reader(loading.load_recogniser(role)) for role in ROLES if role in wanted}
+    if "attributes" in wanted:
+        calls["attributes"] = reader(loading.load_attributes())
+    if "generator" in wanted:
+        calls["generator"] = _generating()
+    return {name: _stability(call) for name, call in calls.items()}
 
 
-def _mean_of(values_I: Array, of: npt.NDArray[np.bool_]) -> float:
-    return rounded(values_I[of].mean())
-
-
-def _confusion(
-    true_N: npt.NDArray[Any], read_N: npt.NDArray[Any], names: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    """True value -> read value -> share, over means of an identity's rendered pictures."""
-    out = {}
-    for t, true_name in enumerate(names):
-        mine = read_N[true_N == t]
-        # not rounded: the shares of a row sum to one
-        out[true_name] = {name: float((mine == r).mean()) if len(mine) else 0.0 for r, name in enumerate(names)}
-    return out
-
-
-def _row_independence(stored: npt.NDArray[np.uint8]) -> dict[str, dict[str, Any]]:
-    """Does a row change with its place, its neighbours or the padding of a batch of 16 or 8?"""
+def _generating() -> Any:
+    """Return what makes the given rows of 32 pictures, before their pixels are rounded."""
     generator, rng = Generator(), np.random.Generator(np.random.Philox(7))
     bank = loading.load_bank()
     side, channels = generator.flow.latent_side, generator.flow.latent_channels
@@ -170,19 +151,7 @@ def _row_independence(stored: npt.NDArray[np.uint8]) -> dict[str, dict[str, Any]
         )  # fmt: skip
         return decode_pixels(generator.decoder, latents).astype(np.float32)
 
-    pictures = stored[np.arange(32) % len(stored)]
-
-    def reader(model: nn.Module) -> Any:
-        def outputs(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
-            with torch.no_grad():
-                out = model(to_input(pictures[rows]))
-            return (out[0] if isinstance(out, tuple) else out).numpy()  # type: ignore[no-any-return]
-
-        return outputs
-
-    calls = {role: reader(loading.load_recogniser(role)) for role in ROLES}
-    calls |= {"attributes": reader(loading.load_attributes()), "generator": generate}
-    return {name: _stability(call) for name, call in calls.items()}
+    return generate
 
 
 def _stability(call: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every figure has its like beside it that held-out renders reach, so that nothing
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,19 @@ import numpy.typing as npt
 from pipeline.adapters.phantom import loading
 from pipeline.adapters.phantom.networks import CONDITIONS
 from pipeline.adapters.phantom.training.attributes import read
-from pipeline.adapters.phantom.training.bank import CELLS, cell_of
+from pipeline.adapters.phantom.training.augment import jpeg
+from pipeline.adapters.phantom.training.bank import CELLS, PRESENTATIONS, TONE_GROUPS, cell_of
 from pipeline.adapters.phantom.training.config import ROLES, Training
-from pipeline.adapters.phantom.training.draws import Drawn
-from pipeline.adapters.phantom.training.groups import Array, Places, by_group, by_identity, groups_of, rounded
+from pipeline.adapters.phantom.training.draws import Drawn, load_draws
+from pipeline.adapters.phantom.training.groups import (
+    GROUPINGS,
+    Array,
+    Places,
+    by_group,
+    by_identity,
+    groups_of,
+    rounded,
+)
 from pipeline.adapters.phantom.training.recognition import embed
 from pipeline.adapters.phantom.training.sampling import Generator, contact_sheet, probe_conditions
 from pipeline.domain.calibration import Calibration, equal_error_rate
@@ -26,6 +36,7 @@ Faces = npt.NDArray[np.uint8]
 TEMPLATE = 4
 FEW_STEPS = 4
 _SHOTS = 3
+_SHOWN = tuple(name for name, _, _ in CONDITIONS if name != "age_offset_years")  # an offset is not seen in one picture
 
 
 def pairs(emb_ND: Array, owner_N: Places) -> tuple[Array, Array, Places, Places]:
@@ -43,6 +54,17 @@ def own_pairs(emb_ND: Array, owner_N: Places) -> list[Array]:
         mine = emb_ND[owner_N == owner]
         found.append((mine @ mine.T)[np.triu_indices(len(mine), 1)])
     return found
+
+
+def eer_of_groups(emb_ND: Array, owner_N: Places, groups: dict[str, Places]) -> dict[str, Any]:
+    """Return grouping -> group -> EER among the identities of that group alone, and the widest gap."""
+
+    def eer(of: npt.NDArray[np.bool_]) -> float:
+        mine = of[owner_N]
+        genuine, impostor, _, _ = pairs(emb_ND[mine], owner_N[mine])
+        return rounded(equal_error_rate(genuine, impostor)) if len(genuine) and len(impostor) else 0.0
+
+    return by_group(groups, eer)
 
 
 def templates(emb_ND: Array, owner_N: Places, k: int) -> Array:
@@ -74,17 +96,32 @@ def measure_generator(config: Training, drawn: Drawn, embeddings: dict[str, npt.
         figures[role], own_cos_N = _likeness(role, faces, owner, drawn, embeddings[role])
         if role != "auditor":
             lowest = np.minimum(lowest, own_cos_N)
-    found = read(loading.load_attributes(), faces)
-    figures["adherence_r"] = {name: rounded(np.corrcoef(found[name], asked[name])[0, 1]) for name in asked}
-    for name in ("skin_tone_mst", "age_years", "presentation"):
-        truth = by_identity(drawn.truth(name), drawn.owner_N)[owner]
-        figures["adherence_r"][name] = rounded(np.corrcoef(found[name], truth)[0, 1])
-    figures["yaw_mean_error_deg"] = rounded(np.abs(found["yaw_deg"] - asked["yaw_deg"]).mean())
+    figures |= _adherence(faces, owner, asked, drawn)
     figures["sharpness"] = _sharpness(faces, owner, drawn)
     figures["few_steps"] = _few_steps(who, np.stack(list(asked.values()), axis=1), owner, drawn, embeddings, rng)
+    figures["other_ages"] = _other_ages(config, drawn, embeddings)
     contact_sheet(faces[rng.permutation(len(faces))[:96]], config.home / "generated.png")
     contact_sheet(faces[np.argsort(lowest)[:96]], config.home / "worst.png")
     return figures
+
+
+def _adherence(faces: Faces, owner_N: Places, asked: dict[str, Array], drawn: Drawn) -> dict[str, Any]:
+    """How what the attribute model reads goes with what was asked for, and with what identities are like."""
+    found, groups = read(loading.load_attributes(), faces), groups_of(drawn)
+    known = {name: asked[name] for name in _SHOWN}
+    for name in ("skin_tone_mst", "age_years", "presentation"):
+        known[name] = by_identity(drawn.truth(name), drawn.owner_N)[owner_N]
+
+    def r(name: str, of: npt.NDArray[np.bool_]) -> float:
+        rows = of[owner_N]
+        return rounded(np.corrcoef(found[name][rows], known[name][rows])[0, 1])
+
+    everybody = np.ones(int(drawn.owner_N[-1]) + 1, dtype=bool)
+    return {
+        "adherence_r": {name: r(name, everybody) for name in known},
+        "adherence_r_by_group": {name: by_group(groups, functools.partial(r, name)) for name in _SHOWN},
+        "yaw_mean_error_deg": rounded(np.abs(found["yaw_deg"] - asked["yaw_deg"]).mean()),
+    }
 
 
 def _few_steps(
@@ -99,7 +136,44 @@ def _few_steps(
     one = slice(None, None, _SHOTS)
     faces = Generator(FEW_STEPS).make(who_ND[one], asked_NK[one], rng)
     found = {role: _likeness(role, faces, owner_N[one], drawn, embeddings[role])[0] for role in ROLES}
-    return {"steps": FEW_STEPS} | {role: found[role]["own_match_at_fmr_1e-3"] for role in ROLES}
+    return {"steps": FEW_STEPS} | {
+        role + ending: found[role]["own_match" + part]
+        for role in ROLES
+        for ending, part in (("", "_at_fmr_1e-3"), ("_by_group", "_by_group"))
+    }
+
+
+def _other_ages(config: Training, drawn: Drawn, embeddings: dict[str, npt.NDArray[np.float32]]) -> dict[str, Any]:
+    """People shown up to 20 years older or younger: how much of that is read, and whether they are still themselves.
+
+    What is read of a picture is compared with what is read of the same person, conditions and noise without an offset;
+    of renders, with the mean of the same person's renders at their own age.
+    """
+    aged = load_draws(config, ("EA",))
+    use = aged.owner_N < len(np.unique(drawn.owner_N))
+    owner = aged.owner_N[use]
+    own_age_I = by_identity(drawn.truth("age_years"), drawn.owner_N)
+    offset = aged.truth("age_years")[use] - own_age_I[owner]
+    asked = np.stack([aged.truth(name)[use] for name, _, _ in CONDITIONS], axis=1)
+    plain = asked.copy()
+    plain[:, [name for name, _, _ in CONDITIONS].index("age_offset_years")] = 0.0
+    who = templates(embeddings["conditioning"], drawn.owner_N, TEMPLATE)[owner]
+    made, same = (Generator().make(who, conditions, config.rng("measure", 7)) for conditions in (asked, plain))
+    rendered, attributes = jpeg(aged.faces_NHWC[use], 95), loading.load_attributes()
+    ages = {name: read(attributes, faces)["age_years"] for name, faces in (("made", made), ("same", same))}
+    own_read_I = by_identity(read(attributes, jpeg(drawn.faces_NHWC, 95))["age_years"], drawn.owner_N)
+    change = {"": ages["made"] - ages["same"]}
+    change["_of_renders"] = read(attributes, rendered)["age_years"] - own_read_I[owner]
+    figures: dict[str, Any] = {"pictures": len(owner), "widest_offset_years": 20}
+    for name, years in change.items():
+        figures[f"r_of_change{name}"] = rounded(np.corrcoef(years, offset)[0, 1])
+        figures[f"years_read_per_year{name}"] = rounded(np.polyfit(offset, years, 1)[0])
+    for role in ROLES:
+        references, model = templates(embeddings[role], drawn.owner_N, TEMPLATE)[owner], loading.load_recogniser(role)
+        for name, faces in (("", made), ("_of_renders", rendered)):
+            own = (embed(model, faces) * references).sum(1)
+            figures[f"own_match_at_fmr_1e-3_{role}{name}"] = rounded((own >= strict_cos(role)).mean())
+    return figures
 
 
 def _likeness(
@@ -111,7 +185,10 @@ def _likeness(
     cos = emb_ND @ references.T
     own = cos[np.arange(len(owner_N)), owner_N]
     genuine, impostor, _, _ = pairs(emb_ND, owner_N)
-    within = {"eer_within_set": rounded(equal_error_rate(genuine, impostor))} if len(genuine) else {}
+    within: dict[str, Any] = {}
+    if len(genuine):
+        within["eer_within_set"] = rounded(equal_error_rate(genuine, impostor))
+        within["eer_within_set_by_group"] = eer_of_groups(emb_ND, owner_N, groups_of(drawn))
     others = np.concatenate([np.flatnonzero(drawn.owner_N == i)[TEMPLATE:] for i in range(len(references))])
     rendered = (rendered_ND[others] * references[drawn.owner_N[others]]).sum(1)
     matched_I = by_identity((own >= threshold).astype(float), owner_N)
@@ -130,9 +207,12 @@ def _likeness(
 
 
 def _sharpness(faces: Faces, owner_N: Places, drawn: Drawn) -> dict[str, Any]:
-    """Edges of made pictures as a share of those of rendered ones of the same people, 1 being as sharp."""
+    """Edges of made pictures as a share of those of rendered ones of the same people, 1 being as sharp.
+
+    Both are measured as they are stored: JPEG adds edges of its own, about an eighth.
+    """
     made_I = by_identity(edges(faces), owner_N)
-    rendered_I = by_identity(edges(drawn.faces_NHWC), drawn.owner_N)
+    rendered_I = by_identity(edges(jpeg(drawn.faces_NHWC, 95)), drawn.owner_N)
     return {
         "of_renders": rounded(made_I.mean() / rendered_I.mean()),
         "of_renders_by_group": by_group(
@@ -168,11 +248,20 @@ def measure_variety(config: Training, drawn: Drawn, embeddings: dict[str, npt.ND
     asked = np.stack([drawn.truth(name)[use] for name, _, _ in CONDITIONS], axis=1)
     made = generator.make(who, asked, rng)
     held = int(drawn.owner_N[-1]) + 1
-    minted, _, minted_owner = minted_people(-(-held // (len(CELLS) - 1)), 2, rng)
+    minted, cell, minted_owner = minted_people(-(-held // (len(CELLS) - 1)), 2, rng)
+    groups = groups_of(drawn)
+    among = {name: places[:people] for name, places in groups.items()}
+    cells = [label.split("/") for label in CELLS[1:]]
+    minted_groups = {
+        "presentation": np.array([PRESENTATIONS.index(cells[c - 1][0]) for c in cell]),
+        "tone": np.array([TONE_GROUPS.index(cells[c - 1][1]) for c in cell]),
+    }
     figures: dict[str, Any] = {"people": people, "pictures_each": int(use.sum()) // people, "minted_people": held}
     for role in ROLES:
         model = loading.load_recogniser(role)
-        spread = [np.concatenate(own_pairs(e, owner)).mean() for e in (embed(model, made), embeddings[role][use])]
+        own = [own_pairs(e, owner) for e in (embed(model, made), embeddings[role][use])]
+        spread = [np.concatenate(each).mean() for each in own]
+        further_I = np.array([a.mean() - b.mean() for a, b in zip(*own, strict=True)])
         means = templates(embed(model, minted), minted_owner, 2)
         rendered = templates(embeddings[role], drawn.owner_N, 2)
         scores = [vendi_score(np.asarray(m[:held], np.float32)) or 0.0 for m in (means, rendered)]
@@ -180,8 +269,29 @@ def measure_variety(config: Training, drawn: Drawn, embeddings: dict[str, npt.ND
             "pair_cos": rounded(spread[0]), "pair_cos_of_renders": rounded(spread[1]),
             "vendi": rounded(scores[0]), "vendi_of_renders": rounded(scores[1]),
             "vendi_share": rounded(scores[0] / scores[1]),
+            "pair_cos_above_renders_by_group": by_group(among, functools.partial(_mean_of, further_I)),
+            "vendi_share_by_group": _vendi_shares(means, minted_groups, rendered, groups),
         }  # fmt: skip
     return figures
+
+
+def _mean_of(values_I: Array, of: npt.NDArray[np.bool_]) -> float:
+    return rounded(values_I[of].mean())
+
+
+def _vendi_shares(
+    minted_ID: Array, minted_groups: dict[str, Places], rendered_ID: Array, groups: dict[str, Places]
+) -> dict[str, Any]:
+    """Vendi score of minted people of a group as a share of that of as many rendered ones; a new person has no age."""
+    found: dict[str, dict[str, float]] = {}
+    for name, places in minted_groups.items():
+        for number, label in enumerate(GROUPINGS[name]):
+            pair = [t[of == number] for t, of in ((minted_ID, places), (rendered_ID, groups[name]))]
+            count = min(len(part) for part in pair)
+            scores = [vendi_score(np.asarray(part[:count], np.float32)) or 0.0 for part in pair]
+            if count > 1:
+                found.setdefault(name, {})[label] = rounded(scores[0] / scores[1])
+    return found
 
 
 def minted_people(each: int, shots: int, rng: np.random.Generator) -> tuple[Faces, Places, Places]:
@@ -216,6 +326,11 @@ def measure_bank(config: Training) -> dict[str, Any]:
         others = means @ means.T - 2 * np.eye(len(means))
         figures[role] = {
             "eer_within_set": rounded(equal_error_rate(genuine, impostor)),
+            "eer_within_cell": {
+                name: rounded(equal_error_rate(*pairs(emb_ND[mine], owner[mine])[:2]))
+                for c, name in enumerate(CELLS)
+                if c and (mine := cell[owner] == c).any()
+            },
             "own_mean_cos": rounded((emb_ND * means[owner]).sum(1).mean()),
             "nearest_other_median_cos": rounded(np.median(others.max(1))),
             "nearest_other_above_fmr_1e-3": rounded((others.max(1) >= strict_cos(role)).mean()),

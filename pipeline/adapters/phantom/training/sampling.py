@@ -66,7 +66,7 @@ def probe_conditions(count: int, rng: np.random.Generator) -> Array:
         "roll_deg": 2 * rng.standard_normal(count), "light_azimuth_deg": 30 * rng.standard_normal(count),
         "light_elevation_deg": 25 + 10 * rng.standard_normal(count), "light_ambient": rng.uniform(0.35, 0.55, count),
         "smile": rng.random(count), "mouth_open": 0.3 * rng.random(count),
-        "glasses": (rng.random(count) < 0.1).astype(float),
+        "glasses": (rng.random(count) < 0.1).astype(float), "age_offset_years": np.zeros(count),
     }  # fmt: skip
     return np.stack([values[name] for name, _, _ in CONDITIONS], axis=1)
 

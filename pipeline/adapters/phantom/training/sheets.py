@@ -18,10 +18,12 @@ _COLUMNS = 9
 _PLAIN = {
     "yaw_deg": 0.0, "pitch_deg": 0.0, "roll_deg": 0.0, "light_azimuth_deg": 20.0, "light_elevation_deg": 25.0,
     "light_ambient": 0.45, "smile": 0.2, "mouth_open": 0.0, "glasses": 0.0,
+    "age_offset_years": 0.0,
 }  # fmt: skip
 SWEEPS = {
     "pose": "yaw_deg", "pitch": "pitch_deg", "light": "light_azimuth_deg", "height": "light_elevation_deg",
     "ambient": "light_ambient", "smile": "smile", "mouth": "mouth_open", "glasses": "glasses",
+    "age": "age_offset_years",
 }  # fmt: skip
 """Sheet -> the condition that runs from its lowest to its highest value along the rows."""
 

@@ -1,0 +1,181 @@
+"""Trains the decoder once more, on latents that the finished flow sampled: pictures as sharp as renders, for everybody.
+
+An autoencoder shows what is likely on average, so what cannot be foreseen to the pixel (pores, beards, wrinkles, locks)
+comes out smooth, most of all on old and bearded faces. Here every latent was sampled for a person and conditions that
+were also rendered, so it is known how much detail the picture should have, and where. Four things are asked: that much
+detail, on two scales; detail that a critic takes for a render's, and without the decoder's grid; the person (the
+conditioning recogniser says); and, for what is coarser than a few pixels, the picture that the decoder drew before.
+Half of every batch are latents of true renders, where the picture itself is known.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.adapters.phantom.networks import Decoder, sample_latents, sigma_schedule
+from pipeline.adapters.phantom.networks_readers import lift
+from pipeline.adapters.phantom.training import loop
+from pipeline.adapters.phantom.training.augment import to_input
+from pipeline.adapters.phantom.training.autoencoder import (
+    Critic,
+    focus,
+    load_autoencoder,
+    off_neighbours,
+    picture_loss,
+)
+from pipeline.adapters.phantom.training.config import AGED_DRAWS, GENERATOR_DRAWS, Training
+from pipeline.adapters.phantom.training.device import tensor_of
+from pipeline.adapters.phantom.training.draws import load_draws
+from pipeline.adapters.phantom.training.flow import Batches, load_flow
+from pipeline.adapters.phantom.training.groups import BEARDED
+from pipeline.adapters.phantom.training.recognition import load_recogniser
+
+_BATCH = 16
+_MORE_BEARDED = 2.5  # one face in eight has a beard, and of all that is smoothed beards are smoothed most
+_ENOUGH = 6e-4  # of the window's mean light: detail below this is nothing
+
+
+def detail(faces_NCHW: Tensor) -> list[Tensor]:
+    """How much detail there is in squares of 12 pixels, at one and at two pixels: means of the Laplacian's size.
+
+    Relative to the light of the whole picture, since a dark face has the same edges at a smaller size.
+    """
+    grey = (faces_NCHW.mean(1, keepdim=True) + 1.0) / 2
+    grey = grey / (grey.mean((2, 3), keepdim=True) + 0.03)
+    found = []
+    for coarse in (grey, F.avg_pool2d(grey, 2)):
+        inner = 4 * coarse[..., 1:-1, 1:-1] - coarse[..., :-2, 1:-1] - coarse[..., 2:, 1:-1]
+        size = (inner - coarse[..., 1:-1, :-2] - coarse[..., 1:-1, 2:]).abs()
+        found.append(F.avg_pool2d(size, 12, 6) + _ENOUGH)
+    return found
+
+
+def detail_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Tensor:
+    """How many times too little or too much detail there is, square by square, and on the face as a whole."""
+    loss = torch.zeros(())
+    for made, true in zip(detail(made_NCHW), detail(true_NCHW), strict=True):
+        weight = F.interpolate(weight_N1HW, made.shape[2:], mode="area") - 0.8
+        weight = weight / weight.sum((2, 3), keepdim=True)
+        loss = loss + 0.5 * (weight * (made / true).log().abs()).sum((1, 2, 3)).mean()
+        loss = loss + ((weight * made).sum((1, 2, 3)) / (weight * true).sum((1, 2, 3))).log().square().mean()
+    return loss
+
+
+def grid(faces_NCHW: Tensor, period_px: int = 8) -> Tensor:
+    """How strong a pattern is that all pictures share and that repeats with the decoder's blocks: renders have none."""
+    n, channels, height, width = faces_NCHW.shape
+    blocks = (n, channels, height // period_px, period_px, width // period_px, period_px)
+    return off_neighbours(faces_NCHW).view(blocks).mean((0, 2, 4)).abs().mean()
+
+
+@torch.no_grad()
+def sample_pool(config: Training) -> None:
+    """Write `finish_data.npz`: latents of the finished flow for rows of its draws, and which rows they are of."""
+    path = config.home / "finish_data.npz"
+    if path.exists():
+        return
+    batches, flow, rng = Batches(config), load_flow(config), config.rng("finish", 2**31)
+    rows = np.sort(rng.choice(len(batches.owner_N), size=min(config.pool, len(batches.owner_N)), replace=False))
+    sigmas = sigma_schedule(int(config.sampler["steps"]), config.sampler["shift"])
+    guidance = float(config.sampler["guidance"])
+    shape, parts = (flow.latent_channels, flow.latent_side, flow.latent_side), []
+    for start in range(0, len(rows), _BATCH):
+        some = rows[start : start + _BATCH]
+        noise = tensor_of(rng.standard_normal((len(some), *shape), dtype=np.float32))
+        wanted = batches.wanted_NK[some]
+        who = tensor_of(batches.template(batches.owner_N[some], rng))
+        has = torch.ones_like(wanted)
+        parts.append(sample_latents(flow, noise, who, wanted, has, sigmas=sigmas, guidance=guidance))
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, rows=rows, latents=torch.cat(parts).half().cpu().numpy())
+    partial.replace(path)
+
+
+class _Pairs:
+    """Makes batches: latents, the renders they belong to, weights of places, and whose they are."""
+
+    def __init__(self, config: Training) -> None:
+        drawn = load_draws(config, (*GENERATOR_DRAWS, *AGED_DRAWS))
+        self.batches = Batches(config)
+        with np.load(config.home / "finish_data.npz") as data:
+            self.rows: npt.NDArray[np.int64] = data["rows"]
+            self.latents: npt.NDArray[np.float16] = data["latents"]
+        self.faces_NHWC, self.landmarks_N52 = drawn.faces_NHWC[self.rows], drawn.landmarks_N52[self.rows]
+        self.encoded = self.batches.latents[self.rows].astype(np.float32)
+        share_N = 1.0 + _MORE_BEARDED * (drawn.truth("beard")[self.rows] >= BEARDED)
+        self.share_N = share_N / share_N.sum()
+
+    def some(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents (sampled ones first, then as many encoded), renders, weights and templates."""
+        chosen = rng.choice(len(self.rows), size=min(size, len(self.rows)), replace=False, p=self.share_N)
+        scale = self.batches.moments[:, None, :, None, None]
+        half = len(chosen) // 2
+        known = (tensor_of(self.encoded[chosen[half:]]) - scale[0]) / scale[1]
+        noise = tensor_of(rng.standard_normal(known.shape, dtype=np.float32))
+        made = tensor_of(self.latents[chosen[:half]].astype(np.float32))
+        who = self.batches.template(self.batches.owner_N[self.rows[chosen]], rng, whole=True)
+        latents = torch.cat((made, known + 0.1 * noise))
+        return latents, to_input(self.faces_NHWC[chosen]), focus(self.landmarks_N52[chosen]), tensor_of(who)
+
+
+def train_finish(config: Training) -> None:
+    """Go on from the trained decoder; the result is what is exported."""
+    sample_pool(config)
+    pairs, schedule = _Pairs(config), config.finish
+    decoder = load_autoencoder(config).decoder
+    decoder.latent_mean.copy_(pairs.batches.moments[0])
+    decoder.latent_spread.copy_(pairs.batches.moments[1])
+    before = copy.deepcopy(decoder).requires_grad_(False)
+    recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
+    critic = loop.initialised(lambda: Critic(grain=True), config.rng("finish", 2**31 + 1))
+    decoding = loop.adamw(decoder.parameters(), schedule.rate, 0.0)
+    judging = torch.optim.AdamW(critic.parameters(), lr=1e-3, betas=(0.5, 0.98))
+
+    def step(number: int, rng: np.random.Generator) -> dict[str, float]:
+        latents, true, weight, who = pairs.some(schedule.batch, rng)
+        half = len(latents) // 2
+        made = decoder(latents)
+        with torch.no_grad():
+            old = before(latents[:half])
+        doubt = (F.relu(1 - critic(true)) + F.relu(1 + critic(made.detach()))).mean()
+        judging.zero_grad(set_to_none=True)
+        doubt.backward()  # type: ignore[no-untyped-call]
+        judging.step()
+        lacking = detail_loss(made, true, weight)
+        exact = picture_loss(made[half:], true[half:], weight[half:])
+        kept = (F.avg_pool2d(lift(made[:half]), 4) - F.avg_pool2d(lift(old), 4)).abs().mean()
+        alike = (recogniser(made) * who).sum(1).mean()
+        fooled = -critic(made).mean()
+        share = min(1.0, max(0, number - 100) / 150)  # the critic first learns what renders look like
+        pattern = grid(made)
+        loss = 0.7 * lacking + 0.4 * exact + 2.0 * kept + 0.5 * (1 - alike) + 80.0 * pattern + 0.06 * share * fooled
+        decoding.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        decoding.step()
+        figures = {
+            "lacking": lacking,
+            "exact": exact,
+            "kept": kept,
+            "alike_cos": alike,
+            "grid": pattern,
+            "doubt": doubt,
+        }
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    models: dict[str, nn.Module] = {"model": decoder, "critic": critic}
+    loop.run("finish", config, schedule, step, stream="finish", models=models, optimisers=[decoding, judging])
+
+
+def load_finished(config: Training) -> Decoder:
+    """Return the decoder of standardised latents as it is shipped."""
+    loaded = loop.load_trained(config, "finish", Decoder(config.latent_channels))
+    assert isinstance(loaded, Decoder)
+    return loaded
