@@ -68,7 +68,7 @@ def test_the_plan_is_met_within_five_points_in_every_bin(planned: tuple[MemorySt
 
 
 def test_a_deficit_is_printed_bin_by_bin_and_cell_by_cell(planned: tuple[MemoryStore, Published]) -> None:
-    """Broad smiles are not delivered as asked without guidance: the run says so, for the whole and by the name of each cell."""
+    """Broad smiles are not delivered as asked: the run says so, for the whole and by the name of each cell."""
     facts = facts_of(planned[1], "smile")
     short = list(shortfalls([facts]))
     assert {s.cell for s in short} == {"all cells", "feminine", "masculine"}
