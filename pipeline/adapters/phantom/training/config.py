@@ -159,7 +159,7 @@ def full(home: Path) -> Training:
         flow=Schedule(8400, 72, 1.0, decay=0.45),
         likeness=Likeness(Schedule(420, 36, 0.3, decay=0.8, warmup=20), 12, 0.8, kept=0.5),
         reader=Schedule(1800, 72, 2e-3, decay=0.6),
-        finish=Schedule(2800, 16, 1e-3, decay=0.5, warmup=20),
+        finish=Schedule(3600, 16, 1e-3, decay=0.5, warmup=20),
         pool=6000,
     )
 

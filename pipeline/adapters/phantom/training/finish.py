@@ -38,6 +38,7 @@ from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _BATCH = 16
 _MORE_BEARDED = 2.5  # one face in eight has a beard, and of all that is smoothed beards are smoothed most
+_OLD_YEARS, _HEED = 45.0, 2.2  # what is asked of wrinkled and bearded faces counts for more
 _ENOUGH = 6e-4  # of the window's mean light: detail below this is nothing
 
 
@@ -57,14 +58,14 @@ def detail(faces_NCHW: Tensor) -> list[Tensor]:
 
 
 def detail_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Tensor:
-    """How many times too little or too much detail there is, square by square, and on the face as a whole."""
-    loss = torch.zeros(())
+    """How many times too little or too much detail there is, square by square and on the face as a whole, (N,)."""
+    loss_N = torch.zeros(len(made_NCHW))
     for made, true in zip(detail(made_NCHW), detail(true_NCHW), strict=True):
         weight = F.interpolate(weight_N1HW, made.shape[2:], mode="area") - 0.8
         weight = weight / weight.sum((2, 3), keepdim=True)
-        loss = loss + 0.5 * (weight * (made / true).log().abs()).sum((1, 2, 3)).mean()
-        loss = loss + ((weight * made).sum((1, 2, 3)) / (weight * true).sum((1, 2, 3))).log().square().mean()
-    return loss
+        loss_N = loss_N + 0.5 * (weight * (made / true).log().abs()).sum((1, 2, 3))
+        loss_N = loss_N + ((weight * made).sum((1, 2, 3)) / (weight * true).sum((1, 2, 3))).log().square()
+    return loss_N
 
 
 def grid(faces_NCHW: Tensor, period_px: int = 8) -> Tensor:
@@ -111,9 +112,11 @@ class _Pairs:
         self.encoded = self.batches.latents[self.rows].astype(np.float32)
         share_N = 1.0 + _MORE_BEARDED * (drawn.truth("beard")[self.rows] >= BEARDED)
         self.share_N = share_N / share_N.sum()
+        hard = (drawn.truth("beard")[self.rows] >= BEARDED) | (drawn.truth("age_years")[self.rows] >= _OLD_YEARS)
+        self.heed_N = tensor_of(np.where(hard, _HEED, 1.0).astype(np.float32))
 
-    def some(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents (sampled ones first, then as many encoded), renders, weights and templates."""
+    def some(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return latents (sampled ones first, then as many encoded), renders, weights, templates and heed."""
         chosen = rng.choice(len(self.rows), size=min(size, len(self.rows)), replace=False, p=self.share_N)
         scale = self.batches.moments[:, None, :, None, None]
         half = len(chosen) // 2
@@ -122,7 +125,13 @@ class _Pairs:
         made = tensor_of(self.latents[chosen[:half]].astype(np.float32))
         who = self.batches.template(self.batches.owner_N[self.rows[chosen]], rng, whole=True)
         latents = torch.cat((made, known + 0.1 * noise))
-        return latents, to_input(self.faces_NHWC[chosen]), focus(self.landmarks_N52[chosen]), tensor_of(who)
+        return (
+            latents,
+            to_input(self.faces_NHWC[chosen]),
+            focus(self.landmarks_N52[chosen]),
+            tensor_of(who),
+            self.heed_N[chosen],
+        )
 
 
 def train_finish(config: Training) -> None:
@@ -139,7 +148,7 @@ def train_finish(config: Training) -> None:
     judging = torch.optim.AdamW(critic.parameters(), lr=1e-3, betas=(0.5, 0.98))
 
     def step(number: int, rng: np.random.Generator) -> dict[str, float]:
-        latents, true, weight, who = pairs.some(schedule.batch, rng)
+        latents, true, weight, who, heed_N = pairs.some(schedule.batch, rng)
         half = len(latents) // 2
         made = decoder(latents)
         with torch.no_grad():
@@ -148,7 +157,7 @@ def train_finish(config: Training) -> None:
         judging.zero_grad(set_to_none=True)
         doubt.backward()  # type: ignore[no-untyped-call]
         judging.step()
-        lacking = detail_loss(made, true, weight)
+        lacking = (heed_N * detail_loss(made, true, weight)).mean()
         exact = picture_loss(made[half:], true[half:], weight[half:])
         kept = (F.avg_pool2d(lift(made[:half]), 4) - F.avg_pool2d(lift(old), 4)).abs().mean()
         alike = (recogniser(made) * who).sum(1).mean()
