@@ -47,6 +47,14 @@ def planned() -> tuple[MemoryStore, Published]:
     return store, generate(wiring.session_on(wiring.load_recipe("tiny", PLAN), store, Silent()))
 
 
+@pytest.fixture(scope="module")
+def crude() -> Published:
+    """Return the same plan for smiles alone, drawn in one step: a sampler that delivers little of what is asked."""
+    words = [word for word in PLAN if not word.startswith(("conditions.yaw_deg", "filters=", "twins="))]
+    recipe = wiring.load_recipe("tiny", [*words, "generator.steps=1", "filters=[]"])
+    return generate(wiring.session_on(recipe, MemoryStore(), Silent()))
+
+
 def facts_of(published: Published, condition: str) -> dict[str, Any]:
     """Return what the manifest says of one condition."""
     (facts,) = (f for f in published.manifest.figures["variation"] if f["condition"] == condition)
@@ -57,7 +65,7 @@ def test_the_plan_is_met_within_five_points_in_every_bin(planned: tuple[MemorySt
     """From -45 to 45 degrees, in five bins, phantoms are read to be turned as asked; what missed was tried again."""
     facts = facts_of(planned[1], "yaw_deg")
     make = planned[1].manifest.counts["make"]
-    assert make["reasons"]["off_target_yaw_deg"] > 20, "many had to be refused for it"
+    assert make["reasons"]["off_target_yaw_deg"] > 8, "some had to be refused for it"
     assert facts["images"] == 128
     assert facts["off_target"] == make["off_target"] <= 6
     assert max(abs(b["asked"] - b["planned"]) for b in facts["bins"]) < 0.03, "and that did not shift the plan"
@@ -67,13 +75,13 @@ def test_the_plan_is_met_within_five_points_in_every_bin(planned: tuple[MemorySt
     assert facts["mean_absolute_error"] < 3
 
 
-def test_a_deficit_is_printed_bin_by_bin_and_cell_by_cell(planned: tuple[MemoryStore, Published]) -> None:
+def test_a_deficit_is_printed_bin_by_bin_and_cell_by_cell(crude: Published) -> None:
     """Broad smiles are not delivered as asked: the run says so, for the whole and by the name of each cell."""
-    facts = facts_of(planned[1], "smile")
+    facts = facts_of(crude, "smile")
     short = list(shortfalls([facts]))
     assert {s.cell for s in short} == {"all cells", "feminine", "masculine"}
     out = io.StringIO()
-    print_variation(Console(file=out, width=100), planned[1].manifest.figures["variation"])
+    print_variation(Console(file=out, width=100), crude.manifest.figures["variation"])
     said = out.getvalue()
     worst = max((s for s in short if s.cell == "all cells"), key=lambda s: s.points)
     assert f"  smile {worst.bin}: short by {worst.points:.1f}; planned 20.0 %, asked" in said
