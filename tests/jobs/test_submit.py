@@ -76,6 +76,10 @@ def halt(ground: LocalGround, jobs: Path, job: Job, out: Path) -> int:
         time.sleep(0.002)
     pid = int((jobs / handed.name / "pid").read_text())
     os.kill(pid, signal.SIGSTOP)
+    # while its disk is written to it has not stopped yet, and another signal would still come before this one
+    while not re.search(r"^State:\s*T", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
     return pid
 
 
