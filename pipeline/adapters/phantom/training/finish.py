@@ -37,6 +37,7 @@ from pipeline.adapters.phantom.training.groups import BEARDED
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _BATCH = 16
+_BLOCK_PX = 8  # what one place of the latents is drawn as
 _MORE_BEARDED = 2.5  # one face in eight has a beard, and of all that is smoothed beards are smoothed most
 _OLD_YEARS, _HEED = 45.0, 2.2  # what is asked of wrinkled and bearded faces counts for more
 _ENOUGH = 6e-4  # of the window's mean light: detail below this is nothing
@@ -68,10 +69,10 @@ def detail_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Te
     return loss_N
 
 
-def grid(faces_NCHW: Tensor, period_px: int = 8) -> Tensor:
+def grid(faces_NCHW: Tensor) -> Tensor:
     """How strong a pattern is that all pictures share and that repeats with the decoder's blocks: renders have none."""
     n, channels, height, width = faces_NCHW.shape
-    blocks = (n, channels, height // period_px, period_px, width // period_px, period_px)
+    blocks = (n, channels, height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX)
     return off_neighbours(faces_NCHW).view(blocks).mean((0, 2, 4)).abs().mean()
 
 

@@ -81,12 +81,10 @@ class Batches:
             self.latents: npt.NDArray[np.float16] = data["latents"]
             self.emb_ND: npt.NDArray[np.float32] = data["emb"]
         own, aged = (load_draws(config, names, faces_too=False) for names in (GENERATOR_DRAWS, AGED_DRAWS))
-        self.plain = len(own.owner_N)
-        """Rows below this one show their person at their own age; templates are made of these."""
         self.first_row = np.searchsorted(own.owner_N, np.arange(own.owner_N[-1] + 1))
         self.pictures = np.bincount(own.owner_N)
         self.traits_IT = own.identities_NT[self.first_row]
-        self.owner_N = np.concatenate([own.owner_N, first_owners(config, aged.owner_N) + aged.owner_N])
+        self.owner_N = np.concatenate([own.owner_N, owners_of_aged(config)])
         wanted = [np.concatenate([drawn.truth(name) for drawn in (own, aged)]) for name, _, _ in CONDITIONS]
         self.asked_NK: npt.NDArray[np.float32] = np.stack(wanted, axis=1)
         self.wanted_NK = scale_conditions(tensor_of(self.asked_NK))
@@ -121,15 +119,16 @@ class Batches:
         return who
 
 
-def first_owners(config: Training, aged_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What to add to the numbers of aged pictures' people, who are counted through, to have those of their own draw."""
-    sizes = {name: config.draws[name].identities for name in (*GENERATOR_DRAWS, *AGED_DRAWS)}
-    begins = dict(zip(GENERATOR_DRAWS, np.cumsum([0] + [sizes[name] for name in GENERATOR_DRAWS]), strict=False))
-    ends = np.cumsum([sizes[name] for name in AGED_DRAWS])
-    shift = np.array(
-        [begins[config.draws[n].people_of] - end + sizes[n] for n, end in zip(AGED_DRAWS, ends, strict=True)]
+def owners_of_aged(config: Training) -> npt.NDArray[np.int64]:
+    """Whose the pictures of the aged draws are, numbered as the people of the generator's draws are."""
+    begins = np.cumsum([0, *(config.draws[name].identities for name in GENERATOR_DRAWS)])
+    aged = [config.draws[name] for name in AGED_DRAWS]
+    return np.concatenate(
+        [
+            begins[GENERATOR_DRAWS.index(draw.people_of)] + np.repeat(np.arange(draw.identities), draw.pictures)
+            for draw in aged
+        ]
     )
-    return shift[np.searchsorted(ends, aged_N, side="right")]
 
 
 def optimisers_of(flow: FlowTransformer, share: float, *, calm: float = 1.0) -> list[torch.optim.Optimizer]:

@@ -50,6 +50,11 @@ def by_group(groups: dict[str, Places], rows_of: Callable[[npt.NDArray[np.bool_]
     return found | {"widest_gap": rounded(max(gaps))}
 
 
+def mean_of(values_I: Array, of: npt.NDArray[np.bool_]) -> float:
+    """Return the mean of some identities' values, as a figure of the card."""
+    return rounded(values_I[of].mean())
+
+
 def rounded(value: Any) -> float:
     """Return a figure of the card."""
     return round(float(value), 4)

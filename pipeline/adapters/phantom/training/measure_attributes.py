@@ -20,7 +20,7 @@ from pipeline.adapters.phantom.training.augment import jpeg
 from pipeline.adapters.phantom.training.bank import PRESENTATIONS, TONE_GROUPS, tone_group
 from pipeline.adapters.phantom.training.config import Training
 from pipeline.adapters.phantom.training.draws import Drawn, load_draws
-from pipeline.adapters.phantom.training.groups import Array, Places, by_group, by_identity, groups_of, rounded
+from pipeline.adapters.phantom.training.groups import Array, Places, by_group, by_identity, groups_of, mean_of, rounded
 
 Readings = dict[str, npt.NDArray[np.float32]]
 WIDE_DRAW = "EW"
@@ -63,7 +63,7 @@ def measure_attributes(
     groups = groups_of(drawn)
     for name in ("age_years", "yaw_deg", "skin_tone_mst"):
         off_I = by_identity(np.abs(found[name] - truth[name]), drawn.owner_N)
-        figures[f"{name}_mean_error_by_group"] = by_group(groups, functools.partial(_mean_of, off_I))
+        figures[f"{name}_mean_error_by_group"] = by_group(groups, functools.partial(mean_of, off_I))
     told, confusion = _of_means(found, truth, drawn.owner_N)
     return figures | told | {"wide": _wide(config)}, confusion
 
@@ -115,7 +115,7 @@ def _wide(config: Training) -> dict[str, Any]:
     groups = groups_of(drawn)
     for name in ("occlusion", "yaw_deg", "age_years"):
         off_I = by_identity(errors[name], drawn.owner_N)
-        figures[f"{name}_mean_error_by_group"] = by_group(groups, functools.partial(_mean_of, off_I))
+        figures[f"{name}_mean_error_by_group"] = by_group(groups, functools.partial(mean_of, off_I))
     return figures
 
 
@@ -172,10 +172,6 @@ def area_under_curve(p_N: Array, is_N: npt.NDArray[np.bool_]) -> float:
     """
     yes, no = int(is_N.sum()), int((~is_N).sum())
     return float((rankdata(p_N)[is_N].sum() - yes * (yes + 1) / 2) / (yes * no))
-
-
-def _mean_of(values_I: Array, of: npt.NDArray[np.bool_]) -> float:
-    return rounded(values_I[of].mean())
 
 
 def _confusion(

@@ -25,6 +25,7 @@ from pipeline.adapters.phantom.training.groups import (
     by_group,
     by_identity,
     groups_of,
+    mean_of,
     rounded,
 )
 from pipeline.adapters.phantom.training.recognition import embed
@@ -269,14 +270,10 @@ def measure_variety(config: Training, drawn: Drawn, embeddings: dict[str, npt.ND
             "pair_cos": rounded(spread[0]), "pair_cos_of_renders": rounded(spread[1]),
             "vendi": rounded(scores[0]), "vendi_of_renders": rounded(scores[1]),
             "vendi_share": rounded(scores[0] / scores[1]),
-            "pair_cos_above_renders_by_group": by_group(among, functools.partial(_mean_of, further_I)),
+            "pair_cos_above_renders_by_group": by_group(among, functools.partial(mean_of, further_I)),
             "vendi_share_by_group": _vendi_shares(means, minted_groups, rendered, groups),
         }  # fmt: skip
     return figures
-
-
-def _mean_of(values_I: Array, of: npt.NDArray[np.bool_]) -> float:
-    return rounded(values_I[of].mean())
 
 
 def _vendi_shares(
