@@ -240,6 +240,8 @@ class WorkerGroup(Kind):
     min_replicas: int
     max_replicas: int
     ray_start_params: dict[str, str]
+    labels: dict[str, str] | None = None
+    """Of Ray's nodes; KubeRay refuses them among `ray_start_params`."""
     template: PodTemplate
 
 

@@ -179,6 +179,8 @@ def ray_cluster(job: Job, name: str, config: str) -> k.RayClusterSpec:
                 min_replicas=compute.min_nodes,
                 max_replicas=compute.nodes,
                 ray_start_params=_worker_params(compute),
+                # the node selector sees to it that a pod's node has them; workers ask Ray for the same
+                labels=dict(compute.node_labels) or None,
                 template=k.PodTemplate(
                     metadata=_labelled(name, "worker"), spec=_pod(compute, config, worker, **_placement(compute))
                 ),
@@ -188,7 +190,9 @@ def ray_cluster(job: Job, name: str, config: str) -> k.RayClusterSpec:
 
 
 def _worker_params(compute: Compute) -> dict[str, str]:
-    return {"num-cpus": str(compute.node_cpus), "num-gpus": str(compute.node_gpus)}
+    # said in bytes, not left to be reckoned: what the workers of a node book fits it to the last one
+    memory = {"memory": str(compute.node_memory_mib * 2**20)} if compute.node_memory_mib else {}
+    return {"num-cpus": str(compute.node_cpus), "num-gpus": str(compute.node_gpus), **memory}
 
 
 def _worker_resources(compute: Compute) -> k.Resources:

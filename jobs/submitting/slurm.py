@@ -146,6 +146,8 @@ def batch_script(job: Job, number: int, place: Path) -> str:
         partition=compute.slurm.partition,
         account=compute.slurm.account,
         qos=compute.slurm.qos,
+        # all nodes of the allocation have the features, so Ray's may be labelled as its workers ask
+        labels=",".join(f"{key}={value}" for key, value in compute.node_labels.items()),
         constraint="&".join(v for v in compute.node_labels.values() if v),
         warning_s=compute.slurm.warning_s,
         restarts=compute.slurm.restarts,

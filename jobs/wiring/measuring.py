@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from jobs import recipe_check, recipe_file
 from jobs.components import COMPONENTS
+from jobs.wiring import models
 from jobs.wiring.parts import build, build_parts, full_model, load, open_dataset
 from jobs.wiring.percentile_files import resolve_of
 from pipeline.domain.errors import OutputError, UserError
@@ -219,13 +220,13 @@ def _ray(
 ) -> Executor:
     from pipeline.execute.on_ray import RayExecutor
 
-    recipe = parts.recipe
+    recipe, where = parts.recipe, address or parts.recipe.compute.address
+    settings = (recipe.model_dump(mode="json"), dict(raw), parts.store.uri, lease_number, run)
+    build_it = functools.partial(build_adding_worker, *settings)
     return RayExecutor(
-        functools.partial(
-            build_adding_worker, recipe.model_dump(mode="json"), dict(raw), parts.store.uri, lease_number, run
-        ),
+        functools.partial(models.built_there, models.told(recipe.compute, where), build_it),
         workers=workers or recipe.compute.workers,
-        address=address or recipe.compute.address,
+        address=where,
         unit_limit_s=recipe.compute.unit_limit_s,
         quarantine=quarantine,
         stop=stop,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.domain.errors import ModelError
 
 if TYPE_CHECKING:
+    from pipeline.domain.compute import Compute
     from pipeline.domain.detection import Detections
     from pipeline.domain.records import UInt8
     from pipeline.domain.weights import Weights, WeightsRef
@@ -22,7 +23,7 @@ CACHE = "FACEMINT_MODELS"
 """Environment variable: the folder for fetched weights."""
 FETCH = "FACEMINT_FETCH"
 """Environment variable: `1` lets runs and their workers fetch what is missing, each machine once."""
-
+Made = TypeVar("Made")
 
 _INSTEAD: ContextVar[Weights | None] = ContextVar("instead", default=None)
 """What brings weights in place of the process's own, while a plan is made."""
@@ -36,6 +37,26 @@ def cache_folder() -> Path:
 def weights() -> Weights:
     """Return what brings weights in this process: offline, unless the environment allows to fetch."""
     return _INSTEAD.get() or _weights(cache_folder(), may_fetch=os.environ.get(FETCH, "") == "1")
+
+
+def told(compute: Compute, address: str | None) -> dict[str, str]:
+    """Return what the workers of a cluster are told of weights; workers on this machine inherit what it says.
+
+    The folder is the recipe's, which is the same on every node. This process's own FACEMINT_MODELS is not handed on:
+    it is true of this machine, and a path that another does not have would hide the one that it has.
+    """
+    if address is None:
+        return {}
+    folder = {CACHE: compute.model_cache} if compute.model_cache else {}
+    return {**folder, **({FETCH: "1"} if os.environ.get(FETCH) == "1" else {})}
+
+
+def built_there(said: Mapping[str, str], build: Callable[[], Made]) -> Made:
+    """Build a worker in the process where it will run, which is its own; what its node says comes first."""
+    for name, value in said.items():
+        if not os.environ.get(name):
+            os.environ[name] = value
+    return build()
 
 
 @contextmanager

@@ -217,18 +217,20 @@ def _executor(
     recipe, store, fingerprint = parts.recipe, parts.store, parts.prints.fingerprint
     if recipe.compute.executor == "inline":
         return inline_executor(parts, stop, quarantine)
-    from pipeline.execute.on_ray import Demand, RayExecutor
+    from pipeline.execute.demand import demand_of
+    from pipeline.execute.on_ray import RayExecutor
 
     compute = recipe.compute
     settings = (recipe.model_dump(mode="json"), store.uri, lease_number, run, fingerprint)
+    build_it = functools.partial(build_worker, *settings, log_json=wants_json_logs())
     return RayExecutor(
-        functools.partial(build_worker, *settings, log_json=wants_json_logs()),
+        functools.partial(models.built_there, models.told(compute, compute.address), build_it),
         workers=compute.workers,
         address=compute.address,
         unit_limit_s=compute.unit_limit_s,
         quarantine=quarantine,
         stop=stop,
-        demand=Demand(compute.cpus, compute.gpus),
+        demand=demand_of(compute),
         common={"dataset": recipe.name, "run": run},
         observer=observer,
         # on this machine nobody waits for what an idle worker holds

@@ -97,13 +97,15 @@ class Compute(Limits):
     gpus: Annotated[float, Field(ge=0, le=16)] = 0.0
     """Of one worker; below 1, workers share a device."""
     memory_gib: Annotated[float, Field(gt=0, le=16384)] | None = None
-    """Of one worker; default: nothing is booked."""
+    """Of one worker, booked of what a node has for workers; default: nothing is booked."""
     spot: bool = False
     """Whether nodes that may be taken away at any moment do: nothing but the units in hand is lost with one."""
     node_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
-    """Which nodes: labels that they have. On Slurm, which has no labels, the values are features of nodes."""
+    """Which nodes: labels that they have. Of a Ray cluster that stands these are Ray's own (`ray start --labels`). On
+    Slurm, which has no labels, the values are features of nodes. This machine counts as having any."""
     model_cache: Annotated[str, Field(pattern=ABSOLUTE_PATH, max_length=256)] | None = None
-    """Folder of every node where weights are kept, so that workers of a node load one copy."""
+    """Folder of every node where weights are kept, so that workers of a node load one copy. A node whose own
+    environment says FACEMINT_MODELS keeps to that."""
     time_limit_min: Annotated[int, Field(ge=1, le=525_600)] | None = None
     """After so long a job that was submitted is ended; what is committed stays. On Slurm it is the length of one
     allocation, after which the job is queued again: there a budget or a deadline ends a run."""

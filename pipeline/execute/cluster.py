@@ -50,7 +50,15 @@ class Cluster(Protocol):
         ...
 
     def room(self) -> float:
-        """Return how many workers the living nodes have CPUs and devices for, taken or free."""
+        """Return how many workers the living nodes could hold, by what they have in all, taken or free."""
+        ...
+
+    def asked(self) -> str:
+        """Return in words what a worker books of a node."""
+        ...
+
+    def lack(self) -> str:
+        """Return why no living node could hold a worker, even with nothing else on it; empty where one could."""
         ...
 
     def leaving(self) -> set[str]:

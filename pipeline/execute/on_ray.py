@@ -22,15 +22,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from pipeline.domain.errors import FacemintError, UserError
+from pipeline.domain.errors import FacemintError, UserError, WorkerStartError
 from pipeline.domain.manifest import Receipt
 from pipeline.domain.ports import Observer, Worker
 from pipeline.domain.unit import Unit
 from pipeline.execute.cluster import Loss, Lost, Raised
+from pipeline.execute.demand import Demand, Node
 from pipeline.execute.metrics import COMMON, METRICS, SECONDS, Book, Kind, Metric
 from pipeline.execute.stop import Stop
 from pipeline.execute.workers import WorkersExecutor
@@ -41,19 +42,6 @@ NOTICE_S = 20.0
 DEATH_TOLD_MS = 20_000
 """How long a Ray on this machine may take to tell that a worker died. Its own default is 1 s, after which the worker is
 `unavailable`: that reads as a lost node and blames no unit, and a busy machine takes longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one worker books of a node; memory and labels are those of the nodes that a job was given.
-
-    Attributes:
-        cpus: of a cluster that stands; on this machine as many workers share a CPU as are asked for.
-        gpus: devices, or a share of one.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
 
 
 class RayExecutor(WorkersExecutor):
@@ -112,7 +100,9 @@ class RayCluster:
         """Keep what to run and where."""
         self._make_worker = make_worker
         self._address = address
-        self._demand, self._common, self._notice_s = demand, common, notice_s
+        # who starts Ray here has chosen this machine, whatever it is called
+        self._demand = demand if address else replace(demand, cpus=1.0, labels={})
+        self._common, self._notice_s = common, notice_s
         self._started = False
 
     def open(self) -> None:
@@ -142,6 +132,11 @@ class RayCluster:
             # Ray puts its own handler in place of ours; SIGTERM would then end a run without draining it
             if threading.current_thread() is threading.main_thread() and callable(before):
                 signal.signal(signal.SIGTERM, before)
+        if self._address is None and (lack := self.lack()):
+            raise UserError(
+                f"{lack}, and no other node can join a Ray that is started here; ask for less, or give the address of "
+                "a cluster that has it"
+            )
 
     def close(self) -> None:
         """Stop Ray where `open` started it."""
@@ -153,10 +148,16 @@ class RayCluster:
         self._started = False
 
     def room(self) -> float:
-        """Return how many workers fit on the living nodes, by CPUs and devices."""
-        cpus, gpus = self._alive("CPU"), self._alive("GPU")
-        each = self._demand.cpus if self._address else 1.0
-        return min(cpus / each, gpus / self._demand.gpus) if self._demand.gpus else cpus / each
+        """Return how many workers fit on the living nodes, taken each for itself."""
+        return float(sum(self._demand.fit(node) for node in _living()))
+
+    def asked(self) -> str:
+        """Return in words what a worker books."""
+        return self._demand.told()
+
+    def lack(self) -> str:
+        """Return why no living node could hold a worker; empty where one could."""
+        return self._demand.lack(_living())
 
     def leaving(self) -> set[str]:
         """Return the nodes that drain. Ray tells it its own libraries only, so one that does not tell has none."""
@@ -165,23 +166,15 @@ class RayCluster:
         told = getattr(state.state, "get_draining_nodes", None)
         return set(told()) if told is not None else set()
 
-    def _alive(self, resource: str) -> float:
-        import ray
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return resources.get(resource, 0.0)
-
     def hire(self, workers: int | None) -> Any:
         """Create an actor. It books CPUs of somebody's cluster; on this machine as many share one as are asked for."""
         import ray
 
-        demand, booked = self._demand, self._demand.cpus
-        if not self._address:
-            booked = 1.0 / math.ceil(workers / max(1.0, self._alive("CPU"))) if workers else 1.0
-        options: dict[str, Any] = {"num_cpus": booked, "max_restarts": 0, "max_task_retries": 0}
-        if demand.gpus:
-            options["num_gpus"] = demand.gpus
-        return ray.remote(**options)(_RayWorker).remote(self._make_worker, self._common, self._notice_s)
+        demand = self._demand
+        if workers and not self._address:
+            demand = replace(demand, cpus=1.0 / math.ceil(workers / max(1.0, sum(node.cpus for node in _living()))))
+        actor = ray.remote(**actor_options(demand))(_RayWorker)
+        return actor.remote(self._make_worker, self._common, self._notice_s)
 
     def call(self, handle: Any, method: str, *args: Any) -> Any:
         """Call an actor's method."""
@@ -216,6 +209,10 @@ class RayCluster:
             # where the actor had not said yet where it is, Ray's words are all there is
             node_lost = error.preempted or "its node has died" in str(error) or (node is not None and not _lives(node))
             return Lost(Loss.NODE if node_lost else Loss.PROCESS, _gist(error))
+        except told.ActorUnschedulableError as error:
+            # a label that names one node, `ray.io/node-id`: Ray waits for no other
+            why = self.lack() or _gist(error)
+            return Raised(WorkerStartError(f"{why}; ask for less, or for another node, then run the command again"))
         except (told.RayActorError, told.NodeDiedError, told.ObjectLostError) as error:
             return Lost(Loss.NODE, _gist(error))
 
@@ -225,6 +222,18 @@ class RayCluster:
 
         if ray.is_initialized():
             ray.kill(handle)
+
+
+def actor_options(demand: Demand) -> dict[str, Any]:
+    """Return how Ray is told of a demand. Memory is booked, not fenced: what Ray keeps is that bookings fit a node."""
+    options: dict[str, Any] = {"num_cpus": demand.cpus, "max_restarts": 0, "max_task_retries": 0}
+    if demand.gpus:
+        options["num_gpus"] = demand.gpus
+    if demand.memory_bytes:
+        options["memory"] = demand.memory_bytes
+    if demand.labels:
+        options["label_selector"] = dict(demand.labels)
+    return options
 
 
 class LeavingError(Exception):
@@ -357,12 +366,26 @@ def _quiet_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def _lives(node: str) -> bool:
-    """Return whether the cluster counts a node as alive."""
+def _alive() -> list[dict[str, Any]]:
+    """Return what Ray says of the nodes that it counts as alive."""
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return any(n["NodeID"] == node and n["Alive"] for n in nodes)
+    return [node for node in nodes if node["Alive"]]
+
+
+def _lives(node: str) -> bool:
+    """Return whether the cluster counts a node as alive."""
+    return any(n["NodeID"] == node for n in _alive())
+
+
+def _living() -> list[Node]:
+    """Return what the living nodes have."""
+    return [
+        Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0), node.get("Labels") or {})
+        for node in _alive()
+        for has in (node["Resources"],)
+    ]
 
 
 def _gist(error: Exception) -> str:

@@ -51,6 +51,8 @@ GATHER_S = 60.0
 """How long `device_kinds` waits for workers that find no room, when others are ready."""
 ROOM_S = 600.0
 """How long a run waits for room on the cluster when it has no worker at all."""
+LACK_S = 30.0
+"""How long it waits before it says that no living node could ever give room: one that could may still join."""
 log = logging.getLogger("facemint")
 
 
@@ -99,6 +101,7 @@ class WorkersExecutor:
         self._room, self._looked_s = 0.0, -math.inf
         self._hopeful_s = 0.0
         """When a worker was last placed or at work."""
+        self._told_lack = False
 
     @property
     def workers(self) -> int:
@@ -126,6 +129,8 @@ class WorkersExecutor:
         except BaseException as error:
             self._abandon(error)
             raise
+        if (few := self.workers) < (many := self._wanted()):
+            log.warning("%d of %d workers found room, each with %s; others wait", few, many, self._cluster.asked())
         self._idling.begin()
         self._kinds = (self._kinds or set()) | {h.facts["device_kind"] for h in self._hands if h.ready}
         return set(self._kinds)
@@ -169,6 +174,7 @@ class WorkersExecutor:
     def _feed(self, queue: UnitQueue) -> None:
         """Give every idle worker a unit, then a second one to those that work; the last units wait for idle workers."""
         if self._stop.look():
+            self._drain()
             return
         self._retreat(queue)
         self._fill(min(self._wanted(), len(queue) + self._busy()))
@@ -214,14 +220,18 @@ class WorkersExecutor:
         return sum(len(h.queue) for h in self._hands)
 
     def _drain(self) -> bool:
-        """Forget the units that wait behind others; return whether to wait for those being worked.
+        """Forget the units that wait behind others, and let each worker go once the one it works is done; return
+        whether to wait for those.
 
-        One of them may begin before its worker is let go: it is killed, or leaves a receipt that the next run finds.
-        Ray's `cancel` does not help (2.60, tried): the call is worked all the same, and its answer is lost.
+        A worker may begin the one behind before it is let go, a moment later: that is killed with it, or leaves a
+        receipt that the next run finds. Ray's `cancel` does not help (2.60, tried twice): the call is worked all the
+        same, `is_canceled` is False in it, and its answer is lost.
         """
-        for hand in self._hands:
+        for hand in tuple(self._hands):
             while len(hand.queue) > 1:
                 hand.queue.pop()
+            if not hand.queue:
+                self._dismiss(hand)
         return self._busy() > 0 and not self._stop.overdue
 
     def _collect(self, queue: UnitQueue | None) -> list[Receipt]:
@@ -356,18 +366,24 @@ class WorkersExecutor:
         self._restarts.failed(WorkerStartError(f"{message}, then run the command again"), time.monotonic())
 
     def _check_hope(self) -> None:
-        """Raise where no worker works and none can be had."""
+        """Raise where no worker works and none can be had; say beforehand, once, that no node could hold one."""
         if any(h.ready for h in self._hands):
             self._hopeful_s = time.monotonic()
             return
         if self._restarts.exhausted and self._restarts.last_error is not None:
             raise self._restarts.last_error
-        if not any(h.facts for h in self._hands) and time.monotonic() - self._hopeful_s > ROOM_S:
+        waited_s = 0.0 if any(h.facts for h in self._hands) else time.monotonic() - self._hopeful_s
+        due = waited_s > ROOM_S or (waited_s > LACK_S and not self._told_lack)
+        lack = self._cluster.lack() if due else ""
+        if waited_s > ROOM_S:
             raise WorkerStartError(
-                f"no worker found room on the cluster for {ROOM_S:g} s: {self._wanted()} are wanted, and "
-                f"living nodes have CPUs and devices for {self._room:g}; add nodes, or free some, then run the same "
-                "command again to resume"
+                f"no worker found room on the cluster for {ROOM_S:g} s: {self._wanted()} are wanted, each with "
+                f"{self._cluster.asked()}, and living nodes have room for {self._room:g}{lack and f' ({lack})'}; add "
+                "nodes, free some or ask for less, then run the same command again to resume"
             )
+        self._told_lack |= due
+        if lack:
+            log.warning("%s; waiting up to %g s for one that has to join", lack, ROOM_S)
 
     def _gathered(self, waited_s: float) -> bool:
         """Return whether every worker is ready, or all that find room."""

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.domain.errors import InterruptedRunError, QuarantinedError, WorkerStartError
 from pipeline.domain.manifest import Receipt, receipt_path
+from pipeline.execute.demand import GIB, Demand
 from pipeline.execute.on_ray import RayExecutor
 from pipeline.execute.stop import Stop, on_signals
 from tests.execute.toys import Toy, ToyWorker, name, units
@@ -33,15 +34,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.execute.restarts.BACKOFF_S", 0.05)
 
 
-def on_ray(toy: Toy, workers: int = 1, limit_s: float = 60.0, stop: Stop | None = None) -> RayExecutor:
-    """Return an executor on the session's Ray."""
+def on_ray(
+    toy: Toy, workers: int = 1, limit_s: float = 60.0, stop: Stop | None = None, demand: Demand | None = None
+) -> RayExecutor:
+    """Return an executor on the session's Ray, which counts as somebody's cluster where a demand is given."""
     return RayExecutor(
         toy,
         workers=workers,
-        address=None,
+        address="the session's" if demand else None,
         unit_limit_s=limit_s,
         quarantine=toy.quarantine,
         stop=stop or Stop(),
+        demand=demand,
     )
 
 
@@ -173,6 +177,53 @@ def test_a_worker_that_died_idling_is_replaced_and_blames_nobody(
     assert [r.name for r in executor.run(units(1))] == [name(1)]
     executor.close()
     assert toy.store.list("quarantine/") == []
+
+
+def refused(executor: RayExecutor) -> str:
+    """Return the line that a run ends with for which no worker is to be had."""
+    with pytest.raises(WorkerStartError) as caught:
+        list(executor.run(units(1)))
+    executor.close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@session
+def test_memory_and_labels_are_booked_and_what_no_node_has_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker whose node has both works, and holds its memory; one that no node could hold is not waited for."""
+    import ray
+
+    toy = Toy(tmp_path)
+    node = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    before_bytes = ray.available_resources()["memory"]
+    executor = on_ray(toy, demand=Demand(0.5, memory_gib=0.25, labels=node))
+    assert [r.name for r in executor.run(units(0))] == [name(0)]
+    deadline_s = time.monotonic() + 60.0
+    while ray.available_resources()["memory"] > before_bytes - GIB / 4:
+        assert time.monotonic() < deadline_s, "its memory is not booked"
+        time.sleep(0.1)
+    executor.close()
+
+    monkeypatch.setattr("pipeline.execute.workers.ROOM_S", 1.0)
+    monkeypatch.setattr("pipeline.execute.workers.LACK_S", 0.2)
+    much = "16000 GiB of memory for a worker (compute.memory_gib); the most is "
+    for demand, lack in (
+        (Demand(labels={"pool": "elsewhere"}), "no node has the label pool=elsewhere (compute.node_labels)"),
+        (Demand(memory_gib=16_000), f"no node has {much}"),
+    ):
+        caplog.clear()
+        told = refused(on_ray(toy, demand=demand))
+        assert told.startswith("no worker found room on the cluster for 1 s: 1 are wanted, each with 1 CPU and ")
+        assert f" have room for 0 ({lack}" in told
+        (warning,) = caplog.messages
+        assert warning.startswith(lack)
+        assert warning.endswith("; waiting up to 1 s for one that has to join")
+    # the one label by which Ray itself sees that waiting is vain
+    told = refused(on_ray(toy, demand=Demand(memory_gib=16_000, labels=node)))
+    assert told.startswith(f"no node with these labels has {much}")
+    assert toy.tries(1) == []
 
 
 class Shifty(Toy):

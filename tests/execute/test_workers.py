@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pipeline.execute.workers as pool
-from pipeline.domain.errors import FacemintError, RetryableStoreError, WorkerStartError
+from pipeline.domain.errors import FacemintError, InterruptedRunError, RetryableStoreError, WorkerStartError
 from pipeline.domain.unit import Unit
 from pipeline.execute.cluster import Loss, Lost, Raised
 from pipeline.execute.restarts import START_DEATHS_ALLOWED, MemoryKills, Restarts
@@ -68,6 +68,14 @@ class Desk:
         """Return the CPUs of the nodes."""
         return float(sum(self.nodes.values()))
 
+    def asked(self) -> str:
+        """Return what every process takes."""
+        return "1 CPU"
+
+    def lack(self) -> str:
+        """Return what is wrong where no node has a CPU."""
+        return "" if any(self.nodes.values()) else "no node has a CPU"
+
     def leaving(self) -> set[str]:
         """Return the nodes that got a notice."""
         return self.noticed
@@ -119,14 +127,14 @@ class Desk:
         handle.dead = handle.dead or Lost(Loss.PROCESS, "dismissed")
 
 
-def over(desk: Desk, workers: int | None = None) -> WorkersExecutor:
+def over(desk: Desk, workers: int | None = None, stop: Stop | None = None) -> WorkersExecutor:
     """Return an executor on a desk."""
     return WorkersExecutor(
         desk,
         workers=workers,
         unit_limit_s=60.0,
         quarantine=desk.toy.quarantine,
-        stop=Stop(),
+        stop=stop or Stop(),
     )
 
 
@@ -216,6 +224,46 @@ def test_a_unit_that_needs_more_memory_than_its_node_has_is_quarantined(tmp_path
     assert 20 - len(desk.losses[2]) <= 3 + cpus
 
 
+class Stopped(Slow):
+    """A desk whose run is asked to stop as soon as two workers have two units each; unit 1 takes 30 s longer."""
+
+    def __init__(self, toy: Toy, stop: Stop) -> None:
+        super().__init__(toy, {"a": 1, "b": 1}, set())
+        self.stop, self.let_go_s = stop, dict[str, float]()
+
+    def answered(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
+        """Look at what waits first."""
+        if sum(call.method == "work" for process in self.processes for call in process.calls) == 4:
+            self.stop.ask()
+        return super().answered(calls, timeout_s)
+
+    def _is_done(self, call: Call) -> bool:
+        return self.looks[call] >= 2 + 3 * call.args[0].index
+
+    def dismiss(self, handle: Process) -> None:
+        """Note when a worker was let go."""
+        self.let_go_s[handle.node] = self.now_s
+        super().dismiss(handle)
+
+
+def test_after_a_stop_each_worker_goes_when_its_unit_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what waited behind it, while others end theirs; what is ended is kept, and nobody bears a death."""
+    stop = Stop()
+    desk = Stopped(Toy(tmp_path), stop)
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: desk.now_s, sleep=lambda _: None))
+    executor = over(desk, stop=stop)
+    executor.device_kinds()
+    received: list[str] = []
+    with pytest.raises(InterruptedRunError):
+        received.extend(r.name for r in executor.run(units(*range(8))))
+    assert received == [name(0), name(1)]
+    assert sorted(desk.let_go_s) == ["a", "b"]
+    first_s, last_s = sorted(desk.let_go_s.values())
+    assert last_s - first_s == 30.0
+    assert sorted(n for _, n in desk.worked) == [0, 1]
+    assert desk.toy.store.list("quarantine/") == []
+
+
 def test_the_last_units_wait_for_idle_workers(tmp_path: Path) -> None:
     """No unit waits behind another while a worker has none: two units on two workers go to one each."""
     desk = Desk(Toy(tmp_path), {"a": 1, "b": 1})
@@ -241,17 +289,34 @@ def test_a_cluster_without_room_ends_the_run_with_what_to_do(tmp_path: Path, mon
     """A run that finds no room for any worker waits so long and no longer."""
     monkeypatch.setattr(pool, "ROOM_S", 0.1)
     executor = over(Desk(Toy(tmp_path), {}), workers=2)
-    with pytest.raises(
-        WorkerStartError, match=r"^no worker found room .* 0.1 s: 2 are wanted, .* for 0; .* to resume$"
-    ):
+    told = r"^no worker found room .* 0.1 s: 2 are wanted, each with 1 CPU, .* for 0 \(no node has a CPU\); .* resume$"
+    with pytest.raises(WorkerStartError, match=told):
         done(executor, 0)
 
 
-def test_device_kinds_do_not_wait_for_workers_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five are wanted and two find room: after a while those two are enough to begin."""
+@pytest.mark.parametrize(("cpus", "warnings"), [(0, 1), (1, 0)])
+def test_what_no_node_could_hold_is_said_before_the_wait_for_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cpus: int, warnings: int
+) -> None:
+    """Once, well before the run ends, and not of a node that is merely taken: another may still join."""
+    monkeypatch.setattr(pool, "LACK_S", 0.05)
+    monkeypatch.setattr(pool, "ROOM_S", 0.3)
+    desk = Desk(Toy(tmp_path), {"a": cpus})
+    if cpus:
+        desk.hire(1)
+    with pytest.raises(WorkerStartError):
+        done(over(desk, workers=1), 0)
+    assert caplog.messages == ["no node has a CPU; waiting up to 0.3 s for one that has to join"] * warnings
+
+
+def test_device_kinds_do_not_wait_for_workers_without_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five are wanted and two find room: after a while those two are enough to begin, which is said."""
     monkeypatch.setattr(pool, "GATHER_S", 0.1)
     executor = over(Desk(Toy(tmp_path), {"a": 2}), workers=5)
     assert executor.device_kinds() == {"toy"}
+    assert caplog.messages == ["2 of 5 workers found room, each with 1 CPU; others wait"]
     assert done(executor, 0, 1, 2) == [name(0), name(1), name(2)]
 
 

@@ -25,6 +25,7 @@ from jobs.cli import app
 from jobs.wiring import models
 from jobs.wiring.calibrating import recogniser_node
 from jobs.wiring.library import known_weights
+from pipeline.domain.compute import Compute
 from pipeline.domain.errors import ModelError, RecipeError, UserError
 from pipeline.domain.model_cards import PUBLISHED
 from pipeline.domain.recipe import Recipe, parse_recipe
@@ -300,6 +301,40 @@ def test_workers_fetch_only_where_the_environment_says_so(weights_file: Path, mo
     weights_file.unlink()
     monkeypatch.delenv("FACEMINT_FETCH")
     assert models.weights().sha256(ref) == digest
+
+
+@pytest.mark.parametrize(
+    ("driver", "recipe", "node", "expected"),
+    [
+        ({"FACEMINT_MODELS": "/of/the/driver"}, None, {}, {"FACEMINT_MODELS": ""}),
+        ({"FACEMINT_MODELS": "/of/the/driver"}, "/models", {}, {"FACEMINT_MODELS": "/models"}),
+        ({}, "/models", {"FACEMINT_MODELS": "/of/the/node"}, {"FACEMINT_MODELS": "/of/the/node"}),
+        ({"FACEMINT_FETCH": "1"}, None, {}, {"FACEMINT_FETCH": "1"}),
+        ({"FACEMINT_FETCH": "1"}, None, {"FACEMINT_FETCH": "0"}, {"FACEMINT_FETCH": "0"}),
+        ({"FACEMINT_FETCH": "0"}, None, {}, {"FACEMINT_FETCH": ""}),
+        ({}, None, {"FACEMINT_FETCH": "1"}, {"FACEMINT_FETCH": "1"}),
+    ],
+)
+def test_a_cluster_is_told_the_recipes_folder_and_the_leave_to_fetch_but_no_path_of_this_machine(
+    driver: dict[str, str],
+    recipe: str | None,
+    node: dict[str, str],
+    expected: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a node itself says stands; the folder of the driver, which another machine may not have, stays here."""
+
+    def environment(said: dict[str, str]) -> None:
+        for variable in ("FACEMINT_MODELS", "FACEMINT_FETCH"):
+            monkeypatch.setenv(variable, said.get(variable, ""))
+
+    environment(driver)
+    compute = Compute(model_cache=recipe)
+    assert models.told(compute, None) == {}
+    told = models.told(compute, "head:6379")
+    environment(node)
+
+    assert models.built_there(told, lambda: {name: os.environ[name] for name in expected}) == expected
 
 
 def test_a_recogniser_is_built_from_the_command_line_and_handed_its_weights() -> None:

@@ -20,6 +20,7 @@ from jobs.submitting.manifests import require_renderable
 from jobs.submitting.slurm import batch_script
 from pipeline.domain.errors import RecipeError, UserError
 from pipeline.domain.recipe import Recipe, parse_recipe
+from pipeline.execute.demand import Node, demand_of
 from tests.infra.strict import problems, requires_schemas
 from tests.recipes import sketch_recipe
 
@@ -148,6 +149,13 @@ def test_one_set_of_resources_drives_every_ground(compute: dict[str, Any]) -> No
         mib = int(container["resources"]["requests"]["memory"].removesuffix("Mi"))
         assert mib == math.ceil(asked.memory_gib * asked.workers_per_node * 1024)
         assert f"#SBATCH --mem={mib}M\n" in script
+    params = group["rayStartParams"]
+    labels = group.get("labels", {})
+    node = Node(float(params["num-cpus"]), float(params["num-gpus"]), float(params.get("memory", 0)), labels)
+    assert demand_of(asked).fit(node) >= asked.workers_per_node
+    words = [f"--memory={params['memory']}"] if "memory" in params else []
+    words += [shlex.quote("--labels=" + ",".join(f"{k}={v}" for k, v in labels.items()))] if labels else []
+    assert f'        {" ".join([*words, ">>"])} "$place/ray.log"' in script
     assert ("affinity" in group["template"]["spec"]) == asked.spot
     told = {e["name"]: e["value"] for e in container["env"]}
     assert told.get("FACEMINT_MODELS") == asked.model_cache
