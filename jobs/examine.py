@@ -18,7 +18,7 @@ from pipeline.flow.lease import Lease
 from pipeline.flow.orphans import Orphan, find_orphans, remove_orphans
 from pipeline.flow.quarantine import Quarantine
 from pipeline.flow.verify import verify as flow_verify
-from pipeline.flow.versions import read_manifest, versions
+from pipeline.flow.versions import read_manifest, read_newest, versions
 
 STAGES = ("enrol", "enrolled", "make", "audit")
 CURATING = ("listed", "ingest", "clean", "enrolled", "make", "audit")
@@ -44,10 +44,30 @@ def newest_manifest(store: Store) -> Manifest:
     """
     require_dataset(store)
     require_none_unfinished(store)
-    published = versions(store)
-    if not published:
+    newest = read_newest(store)
+    if newest is None:
         raise OutputError(f"{store.uri}: no version is published yet; run `facemint generate` again to resume")
-    return read_manifest(store, published[-1])
+    return newest
+
+
+def named_manifest(store: Store, version: str) -> Manifest:
+    """Return a published version by its name; raises OutputError where it is not published here."""
+    require_dataset(store)
+    there = versions(store)
+    if version not in there:
+        raise OutputError(f"{store.uri}: no version {version}; versions here: {', '.join(there) or 'none'}")
+    return read_manifest(store, version)
+
+
+def asked_manifest(store: Store, version: str | None) -> Manifest:
+    """Return the published version that is asked for, the newest where none is named.
+
+    Raises:
+        OutputError: nothing is published here, or not this version.
+        PlanMismatchError: an erasure was begun and not finished: an older version, too, holds what is to be erased.
+    """
+    newest = newest_manifest(store)
+    return newest if version in (None, newest.version) else named_manifest(store, version)
 
 
 def status(store: Store, clock: Clock) -> dict[str, Any]:

@@ -43,7 +43,6 @@ def print_map(facts: Mapping[str, Any]) -> None:
     console.print(f"Map {facts['name']}", style="bold")
     spaces = (facts["space"], facts["target"])
     came, comes = (f"{s['name']}, {s['dimensions']} dimensions, {s['norm']}, {s['alignment']}" for s in spaces)
-    use = "allowed" if facts["commercial_use"] else "not allowed"
     judged = (
         f"{error['held_out_pairs']:,} pairs of {error['held_out_identities']:,} others: cosine to the true vector "
         f"{error['mean_cos']:.3f} on average (deviation {error['std_cos']:.3f}, 5 % below {error['low_cos']:.3f}), to "
@@ -54,13 +53,8 @@ def print_map(facts: Mapping[str, Any]) -> None:
         ("To", comes),
         ("Fitted to", f"{error['pairs']:,} pairs of {error['identities']:,} identities, ridge {error['ridge']:g}"),
         ("Judged on", judged),
-        ("Source", facts["source"]),
-        ("Licence", f"{facts['licence']}; commercial use {use}"),
-        ("Basis", facts["lawful_basis"]),
-        ("File", f"{facts['path']}, {decimal(facts['bytes'])}, SHA-256 {facts['sha256'][:16]}..."),
     ]
-    for name, text in lines:
-        fact(console, name, text)
+    _print_facts(console, facts, lines)
 
 
 def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[str, str]]) -> None:
@@ -72,6 +66,14 @@ def _print_lines(console: Console, facts: Mapping[str, Any], first: list[tuple[s
         *first,
         ("Space", f"{space['name']}, {space['dimensions']} dimensions, {space['norm']}, {space['alignment']}"),
         ("Rests on", f"{facts['identities']:,} identities, {images}{unreadable}"),
+    ]
+    _print_facts(console, facts, lines)
+
+
+def _print_facts(console: Console, facts: Mapping[str, Any], first: list[tuple[str, str]]) -> None:
+    """Print these lines, then what every such file says of itself: where it comes from and where it lies."""
+    lines = [
+        *first,
         ("Source", facts["source"]),
         ("Licence", f"{facts['licence']}; commercial use {'allowed' if facts['commercial_use'] else 'not allowed'}"),
         ("Basis", facts["lawful_basis"]),

@@ -58,11 +58,11 @@ def erase(
     """
     from jobs import show, show_erase, wiring
 
-    asked = (identity or [], image or [], source or [], label or [])
+    asked = wiring.ErasureRequest(identity or [], image or [], source or [], label or [], face)
     if not yes:
-        if not any(asked) and face is None:
+        if not asked:
             raise UserError("nothing to erase: give --identity, --image, --source, --label or --face")
-        facts = wiring.erase_dry(uri, *asked, face)
+        facts = wiring.erase_dry(uri, asked)
         print_json(facts) if json_ else show_erase.print_dry(facts)
         return
     if face is not None and not identity:
@@ -70,5 +70,5 @@ def erase(
     from pipeline.execute.stop import Stop, on_signals
 
     with on_signals(Stop()) as stop, show.observer(quiet=json_, title=f"erase {uri}") as view:
-        facts = wiring.erase_dataset(uri, *asked, face, view, stop=stop)
+        facts = wiring.erase_dataset(uri, asked, view, stop=stop)
     print_json(facts) if json_ else show_erase.print_erased(facts)

@@ -109,7 +109,7 @@ def evaluate(
             stopped.args = ("stopped, and nothing was kept; with --work FOLDER the same command goes on where it was",)
         raise
     if target:
-        wiring.write_record(target, record)
+        wiring.write_json(target, record)
     print_json(record) if json_ else show_evaluate.print_evaluation(record, out)
 
 

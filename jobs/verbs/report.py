@@ -35,39 +35,23 @@ def report(
     """
     if out == STDOUT and json_:
         raise UserError("--out -: the page goes to stdout, where --json would write too; give one of them")
-    path = None if out is None or out == STDOUT else _writable(out)
     from jobs import wiring
-    from jobs.wiring.local_files import write_whole
+    from jobs.wiring.local_files import local_file, write_whole
 
+    path = None if out is None or out == STDOUT else local_file(out)
     facts = wiring.gather_report(uri, version)
     page = wiring.draw_report(facts)
     if out == STDOUT:
         sys.stdout.buffer.write(page)
         sys.stdout.buffer.flush()
         return
-    path = path or _writable(f"report-{facts.name}-{facts.version}.html")
+    path = path or local_file(f"report-{facts.name}-{facts.version}.html")
     write_whole(path, page)
     if json_:
         print_json(_said(facts, path, page))
         return
     shown = sum(len(gallery.pictures) for gallery in facts.galleries)
     typer.echo(f"Report  {path}  ({len(page) / 1e6:.1f} MB, {shown} pictures)")
-
-
-def _writable(out: str) -> Path:
-    """Return where to write.
-
-    Raises:
-        UserError: not a file of this machine, or one that cannot be written.
-    """
-    path = Path(out)
-    if "://" in out:
-        raise UserError(f"--out {out}: a report is written to a file on this machine; name one, or - for stdout")
-    if path.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file in it, such as {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {path.parent}; make it, or name another place")
-    return path
 
 
 def _said(facts: ReportFacts, path: Path, page: bytes) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from jobs.wiring.crop_points import crop_points
 from jobs.wiring.curating import curation_on, open_curation, plan_curation, reviewed_of
 from jobs.wiring.datasets import dataset_status, newest_manifest, verify_dataset
 from jobs.wiring.erasing import erase_dataset, erase_dry, erase_on, erase_plan, erased_facts
-from jobs.wiring.evaluating import EvaluationRequest, evaluate_dataset, free_file, training_options, write_record
+from jobs.wiring.erasure_request import ErasureRequest
+from jobs.wiring.evaluating import EvaluationRequest, evaluate_dataset, training_options
 from jobs.wiring.exports import build_exporter, export_dataset, export_on
 from jobs.wiring.galleries import gallery_sources, with_gallery_digests
 from jobs.wiring.growing import grown
 from jobs.wiring.labelled import holds_pairs, open_labelled, open_pairs
 from jobs.wiring.library import check_models, convert_model, fetch_models, known_models
+from jobs.wiring.local_files import free_file, write_json
 from jobs.wiring.mapping import fit_space_map
 from jobs.wiring.measuring import build_adding_worker, dataset_recipe, measure_dataset, measure_on
 from jobs.wiring.merging import MergeRequest, merge_datasets, merge_on
@@ -41,6 +43,7 @@ from jobs.wiring.submitting import job_of
 from jobs.wiring.watching import Outlets, Watch, watched
 
 __all__ = [
+    "ErasureRequest",
     "EvaluationRequest",
     "MergeRequest",
     "Outlets",
@@ -126,5 +129,5 @@ __all__ = [
     "verify_dataset",
     "watched",
     "with_gallery_digests",
-    "write_record",
+    "write_json",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.wiring.calibrating import described, recogniser_node
 from jobs.wiring.labelled import open_labelled
-from jobs.wiring.local_files import write_whole
+from jobs.wiring.local_files import local_file, write_whole
 from jobs.wiring.parts import build
 from pipeline.domain.errors import OutputError, UserError
 
@@ -146,14 +146,10 @@ def require_said(licence: str, lawful_basis: str) -> None:
 
 def opened_place(out: str) -> Path:
     """Return the local file that is to be written; raises OutputError where it cannot be one."""
-    path = Path(out).expanduser()
-    if path.suffix != ".safetensors" or "://" in out:
-        raise OutputError(f"--out {out}: got {path.suffix or 'no suffix'}; give a local file that ends in .safetensors")
-    if not path.parent.is_dir():
-        raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise OutputError(f"--out {out}: is a folder; name a file in it")
-    return path
+    suffix = Path(out).suffix
+    if suffix != ".safetensors":
+        raise OutputError(f"--out {out}: got {suffix or 'no suffix'}; give a local file that ends in .safetensors")
+    return local_file(out)
 
 
 def _opened(reference: str, node: Any, out: str, skip_unreadable: bool) -> tuple[Path, Recogniser, LabelledFaces]:
@@ -220,10 +216,10 @@ def _cells(reference: str, csv_path: str | None, source: LabelledFaces) -> dict[
         return None
     from pipeline.adapters.segments import Segments
     from pipeline.adapters.stores import open_store
-    from pipeline.flow.versions import published_rows, read_manifest, versions
+    from pipeline.flow.versions import published_rows
 
     store = open_store(reference, writable=False)
-    rows = published_rows(Segments(), store, read_manifest(store, versions(store)[-1]))
+    rows = published_rows(Segments(), store, source.manifest)
     # an index of real people tells nobody's cell; a bank says nothing of single people, only of many in one cell
     known = _private_cells(store) if all(row.cell == "all" for row in rows) else {}
     cells = {row.identity: known.get(row.identity, row.cell) for row in rows}
@@ -232,15 +228,11 @@ def _cells(reference: str, csv_path: str | None, source: LabelledFaces) -> dict[
 
 def _require_made_up(reference: str, source: LabelledFaces) -> None:
     """Refuse to call people made up of whom their dataset says that they are real."""
-    from pipeline.adapters.stores import open_store
     from pipeline.domain.privacy import of_real_people
     from pipeline.flow.labelled_dataset import DatasetFaces
-    from pipeline.flow.versions import read_manifest, versions
 
-    if isinstance(source, DatasetFaces):
-        store = open_store(reference, writable=False)
-        if of_real_people(read_manifest(store, versions(store)[-1])):
-            raise UserError(f"--made-up: {reference} holds photographs of real people; leave --made-up out")
+    if isinstance(source, DatasetFaces) and of_real_people(source.manifest):
+        raise UserError(f"--made-up: {reference} holds photographs of real people; leave --made-up out")
 
 
 def _private_cells(store: Store) -> dict[int, str]:

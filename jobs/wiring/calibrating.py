@@ -13,9 +13,9 @@ from jobs import recipe_file
 from jobs.components import COMPONENTS
 from jobs.wiring.datasets import card_dict
 from jobs.wiring.labelled import holds_pairs, open_labelled, open_pairs
-from jobs.wiring.local_files import write_whole
+from jobs.wiring.local_files import free_file, write_json
 from jobs.wiring.parts import build, load
-from pipeline.domain.errors import OutputError, RecipeError, UserError
+from pipeline.domain.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
     from pipeline.domain.calibration import Calibration
@@ -55,7 +55,7 @@ def calibrate_recogniser(
     from pipeline.domain.manifest import canonical_json
 
     single_thread()
-    target = _free(out)
+    target = free_file(out)
     node = recogniser_node(name, overrides)
     recogniser = build("judge", node)
     if recogniser.space.norm != "unit":
@@ -65,7 +65,7 @@ def calibrate_recogniser(
     content: dict[str, Any] = json.loads(
         canonical_json({**calibration.to_dict(), "recogniser": card_dict(recogniser.card)})
     )
-    write_whole(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_json(target, content)
     return content
 
 
@@ -159,14 +159,3 @@ class Told:
             if count % 100 == 0:
                 self._say(f"{self._doing} faces: {count:,}")
             yield face
-
-
-def _free(out: str) -> Path:
-    target = Path(out).expanduser()
-    if target.exists():
-        raise OutputError(f"{out}: is there already; name another file, or remove it")
-    if "://" in out:
-        raise OutputError(f"{out}: a calibration is written to a local file; name one")
-    if not target.parent.is_dir():
-        raise OutputError(f"{out}: its folder is not there; make it first")
-    return target

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from jobs.wiring.named_files import read_named
 from pipeline.domain.errors import RecipeError
 
 
@@ -26,19 +26,8 @@ def resolve_calibrations(raw: Any, where: str) -> None:
 def _resolved(path: str, where: str) -> dict[str, Any]:
     from pipeline.domain.calibration_file import calibration_of, digest_of
 
-    try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        raise RecipeError(
-            f"{where}: {path} cannot be read ({error.strerror}); name a file of facemint calibrate"
-        ) from None
-    except ValueError:
-        raise RecipeError(f"{where}: {path} is not JSON; name a file of facemint calibrate") from None
+    content = read_named(path, where, "calibrate")
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: {path} holds no calibration; name a file of facemint calibrate")
     calibration_of(content, f"{where}: {path}")
     return {"file": Path(path).name, "sha256": digest_of(content), "content": content}
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")

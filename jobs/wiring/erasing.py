@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.wiring.erasure_request import ErasureRequest, wanted_of
 from jobs.wiring.given_face import face_given
+from jobs.wiring.local_files import LARGEST_IMAGE_bytes, read_whole
 from jobs.wiring.measuring import dataset_recipe
 from jobs.wiring.parts import build_parts, open_dataset
 from jobs.wiring.sessions import session_on
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.domain.manifest import IndexRow
     from pipeline.domain.ports import Observer, Store
     from pipeline.domain.recipe import Recipe
+    from pipeline.domain.records import UInt8
     from pipeline.execute.erasing import Erased
     from pipeline.execute.stop import Stop
     from pipeline.flow.erase.faces import Matches
@@ -31,90 +32,16 @@ if TYPE_CHECKING:
     from pipeline.flow.erase.plan import Erasure, Wanted
     from pipeline.flow.parts import Parts
 
-LARGEST_bytes = 64 << 20
-"""A file larger than this is no face crop and is not read."""
 FOLDERS = ("segments", "audits", "enrolled", "previews", "measures", "versions", "exports", "private", "refuted")
 
 
-def wanted_of(recipe: Recipe, identities: Sequence[int], images: Sequence[str], sources: Sequence[str]) -> Wanted:
-    """Return what is asked for, as numbers and keys.
-
-    Raises:
-        UserError: the dataset has no sources, or one is no row of the file that it has.
-    """
-    from pipeline.flow.erase.plan import Wanted
-
-    sampler = recipe.identities.sampler
-    if sources and sampler.use != "files" and not holds_people(recipe):
-        raise UserError(
-            f"--source {sources[0]}: this dataset has no sources, its identity vectors are drawn by {sampler.use!r} "
-            "and of nobody; give --identity, --image or --face"
-        )
-    if odd := [s for s in sources if not s.isdecimal()]:
-        raise UserError(
-            f"--source {odd[0]}: the sources of this dataset are rows of {getattr(sampler, 'path', 'a file')}, by "
-            "their number from 0"
-        )
-    return Wanted(tuple(identities), tuple(images), tuple(int(s) for s in sources))
-
-
-def _numbered(store: Store, recipe: Recipe, sources: Sequence[str], labels: Sequence[str] = ()) -> list[str]:
-    """Return the numbers of a curated dataset's inputs that are named: by path, folder (ending in `/`), or label.
-
-    Raises:
-        UserError: no input lies there, or none has such a label.
-    """
-    from pipeline.adapters.segments.plain import ParquetTables
-    from pipeline.domain.privacy import SOURCES
-
-    if labels and not holds_people(recipe):
-        raise UserError(
-            f"--label {labels[0]}: images were made here, and no source gave them a name; give --identity, --image or "
-            "--face"
-        )
-    if not labels and (not holds_people(recipe) or all(s.isdecimal() for s in sources)):
-        return list(sources)
-    rows: dict[str, list[int]] = {s: [int(s)] if s.isdecimal() else [] for s in sources}
-    # sources give labels in this normal form
-    under: dict[str, list[int]] = {unicodedata.normalize("NFC", label): [] for label in labels}
-    for path in store.list(SOURCES):
-        listed = ParquetTables().read(store, path, ["row", "path", "member", "label"])
-        columns = (listed["row"].tolist(), listed["path"], listed["member"], listed["label"])
-        for row, place, member, label in zip(*columns, strict=True):
-            if label in under:
-                under[label].append(row)
-            lies = place.decode("utf-8", "surrogateescape") + (f"/{member}" if member else "")
-            for name, found in rows.items():
-                if not name.isdecimal() and (lies.startswith(name) if name.endswith("/") else lies == name):
-                    found.append(row)
-    if nowhere := [name for name, found in rows.items() if not found]:
-        raise UserError(
-            f"--source {nowhere[0]}: no input lies there; give its path below the source, a folder of it with a `/` "
-            "behind, or the number that it has under private/sources/"
-        )
-    if unknown := [label for label, found in under.items() if not found]:
-        raise UserError(
-            f"--label {unknown[0]}: no source has an image under this name; give it as the source does, or the path of "
-            "an image with --source"
-        )
-    return [str(row) for row in sorted({row for found in (*rows.values(), *under.values()) for row in found})]
-
-
-def erase_dry(
-    uri: str,
-    identities: Sequence[int],
-    images: Sequence[str],
-    sources: Sequence[str],
-    labels: Sequence[str],
-    face: str | None,
-) -> dict[str, Any]:
+def erase_dry(uri: str, asked: ErasureRequest) -> dict[str, Any]:
     """Return what an erasure from the dataset at `uri` would come to; writes nothing."""
     from pipeline.adapters.stores import open_store
 
     store = open_store(uri, writable=False)
     recipe = dataset_recipe(store)
-    numbers = _numbered(store, recipe, sources, labels)
-    return erase_plan(store, recipe, wanted_of(recipe, identities, images, numbers), face)
+    return erase_plan(store, recipe, wanted_of(store, recipe, asked), asked.face)
 
 
 def erase_plan(store: Store, recipe: Recipe, wanted: Wanted, face: str | None = None) -> dict[str, Any]:
@@ -123,12 +50,12 @@ def erase_plan(store: Store, recipe: Recipe, wanted: Wanted, face: str | None = 
     from pipeline.execute.erasing import plan_here
     from pipeline.flow.erase.journal import unfinished
 
-    single_thread()
-    parts = build_parts(recipe, store, None, "erase")
     begun = unfinished(store)
     if begun is not None:
         # what is half done cannot be planned upon; it is finished first
         return {"uri": store.uri, "unfinished": begun.path, "erased": False}
+    single_thread()
+    parts = build_parts(recipe, store, None, "erase")
     facts: dict[str, Any] = {"uri": store.uri, "unfinished": None, "erased": False}
     if face is not None:
         found = _matches(parts, face)
@@ -148,17 +75,7 @@ def _curated(parts: Parts) -> Tables | None:
     return Tables(ParquetTables(), GroupedParquet(parts.judge.space.dimensions))
 
 
-def erase_dataset(
-    uri: str,
-    identities: Sequence[int],
-    images: Sequence[str],
-    sources: Sequence[str],
-    labels: Sequence[str],
-    face: str | None,
-    observer: Observer,
-    *,
-    stop: Stop,
-) -> dict[str, Any]:
+def erase_dataset(uri: str, asked: ErasureRequest, observer: Observer, *, stop: Stop) -> dict[str, Any]:
     """Erase from the dataset at `uri`, finishing first what was begun; return what was done.
 
     Raises:
@@ -167,8 +84,8 @@ def erase_dataset(
     """
     store = open_dataset(uri)
     recipe = dataset_recipe(store)
-    wanted = wanted_of(recipe, identities, images, _numbered(store, recipe, sources, labels))
-    return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=face))
+    wanted = wanted_of(store, recipe, asked)
+    return erased_facts(store, erase_on(store, recipe, wanted, observer, stop=stop, face=asked.face))
 
 
 def erase_on(
@@ -228,22 +145,22 @@ def erased_facts(store: Store, done: Erased) -> dict[str, Any]:
 
 def _matches(parts: Parts, face: str) -> Matches:
     from pipeline.flow.erase.faces import match_face
-    from pipeline.flow.versions import image_rows, read_manifest, versions
+    from pipeline.flow.versions import image_rows, read_newest
 
-    path = Path(face)
+    picture = _picture(parts, face)
+    newest = read_newest(parts.store)
+    if newest is None:
+        raise UserError(f"{parts.store.uri}: no version is published yet, so there is nobody to compare a face with")
+    return match_face(parts, image_rows(parts.segments, parts.store, newest), picture)
+
+
+def _picture(parts: Parts, face: str) -> UInt8:
+    """Return the face that a file holds, as the dataset's judge reads faces; raises UserError where there is none."""
     try:
-        if path.stat().st_size > LARGEST_bytes:
-            raise ValueError(f"at most {LARGEST_bytes:,} bytes are read")
-        picture = face_given(parts.recipe, parts.judge.space.alignment, path.read_bytes())
-    except OSError as error:
-        raise UserError(f"--face {face}: {error.strerror or type(error).__name__}; name an image file") from None
+        data = read_whole(face, LARGEST_IMAGE_bytes, "name an image file")
+        return face_given(parts.recipe, parts.judge.space.alignment, data)
     except ValueError as error:
         raise UserError(f"--face {face}: {error}") from None
-    there = versions(parts.store)
-    if not there:
-        raise UserError(f"{parts.store.uri}: no version is published yet, so there is nobody to compare a face with")
-    newest = read_manifest(parts.store, there[-1])
-    return match_face(parts, image_rows(parts.segments, parts.store, newest), picture)
 
 
 def _require_confirmed(found: Matches, wanted: Wanted, face: str) -> None:
@@ -263,25 +180,11 @@ def _face_facts(found: Matches) -> dict[str, Any]:
 
 
 def _plan_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
-    from pipeline.execute.erasing import what_stays
-    from pipeline.flow.splits import read_split, split_names
-    from pipeline.flow.versions import image_rows, published_rows, read_manifest, versions
+    from pipeline.flow.versions import image_rows
 
-    store = parts.store
-    by_version = {}
-    for version in versions(store) if plan.tombstones else ():
-        manifest = read_manifest(store, version)
-        if len(manifest.tombstones) == len(plan.newest.tombstones):
-            rows = published_rows(parts.segments, store, manifest)
-            by_version[version] = sum(plan.gone.takes(row.key) for row in rows)
     images = Counter(row.identity for row in plan.rows)
     labels = {row.identity: row.label for row in plan.rows}
-    rewritten = [f for r in (*plan.touched, *plan.enrolled) for f in r.files]
-    paths = {f.path for f in rewritten}
-    doomed = what_stays(parts, plan).doomed(store) if plan.tombstones else []
-    removed = [e for e in doomed if e.path not in paths]
-    tables, who = _tables(), plan.gone.identities
-    splits = [n for n in split_names(store) if who & read_split(store, tables, n).part_of.keys()]
+    rows = image_rows(parts.segments, parts.store, plan.newest)
     return {
         "version": plan.newest.version,
         "already": plan.already,
@@ -290,24 +193,51 @@ def _plan_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
             {"identity": o, "cell": str(m.cell), "label": labels.get(o), "images": images[o]}
             for o, m in sorted(plan.members.items())
         ],
-        "images_by_version": by_version,
+        "images_by_version": _images_by_version(parts, plan),
         "identities_left": plan.stay,
         "real_people": of_real_people(plan.newest),
-        "stay_with_others": _stay_with_others(
-            image_rows(parts.segments, store, plan.newest), plan.tombstones, plan.gone.takes
-        ),
-        "rewritten": [{"path": f.path, "bytes": f.bytes} for f in rewritten],
-        "removed": {
-            folder: {
-                "files": sum(e.path.startswith(f"{folder}/") for e in removed),
-                "bytes": sum(e.bytes for e in removed if e.path.startswith(f"{folder}/")),
-            }
-            for folder in FOLDERS
-            if any(e.path.startswith(f"{folder}/") for e in removed)
-        },
-        "exports": sorted({"/".join(e.path.split("/")[:3]) for e in removed if e.path.startswith("exports/")}),
-        "splits": splits,
+        "stay_with_others": _stay_with_others(rows, plan.tombstones, plan.gone.takes),
+        **_file_facts(parts, plan),
+        "splits": _splits(parts.store, plan),
     }
+
+
+def _images_by_version(parts: Parts, plan: Erasure) -> dict[str, int]:
+    """Return how many images go from each version that no erasure has retired."""
+    from pipeline.flow.versions import published_rows, read_manifests
+
+    if not plan.tombstones:
+        return {}
+    standing = [m for m in read_manifests(parts.store) if len(m.tombstones) == len(plan.newest.tombstones)]
+    return {
+        m.version: sum(plan.gone.takes(row.key) for row in published_rows(parts.segments, parts.store, m))
+        for m in standing
+    }
+
+
+def _file_facts(parts: Parts, plan: Erasure) -> dict[str, Any]:
+    """Return which files are written anew, and how many are removed without that."""
+    from pipeline.execute.erasing import what_stays
+
+    rewritten = [f for r in (*plan.touched, *plan.enrolled) for f in r.files]
+    anew = {f.path for f in rewritten}
+    doomed = what_stays(parts, plan).doomed(parts.store) if plan.tombstones else []
+    removed = [e for e in doomed if e.path not in anew]
+    sizes = {folder: [e.bytes for e in removed if e.path.startswith(f"{folder}/")] for folder in FOLDERS}
+    return {
+        "rewritten": [{"path": f.path, "bytes": f.bytes} for f in rewritten],
+        "removed": {folder: {"files": len(held), "bytes": sum(held)} for folder, held in sizes.items() if held},
+        "exports": sorted({"/".join(e.path.split("/")[:3]) for e in removed if e.path.startswith("exports/")}),
+    }
+
+
+def _splits(store: Store, plan: Erasure) -> list[str]:
+    """Return the splits in which somebody is who goes."""
+    from pipeline.adapters.segments.plain import ParquetTables
+    from pipeline.flow.splits import read_split, split_names
+
+    who, tables = plan.gone.identities, ParquetTables()
+    return [name for name in split_names(store) if who & read_split(store, tables, name).part_of.keys()]
 
 
 def _stay_with_others(
@@ -316,9 +246,3 @@ def _stay_with_others(
     """Return who loses single images and stays, with how many images they keep."""
     stay = Counter(row.identity for row in rows if not takes(row.key))
     return [{"identity": o, "images": stay[o]} for o in sorted({o for o, *_ in gone.images}) if stay[o]]
-
-
-def _tables() -> Any:
-    from pipeline.adapters.segments.plain import ParquetTables
-
-    return ParquetTables()

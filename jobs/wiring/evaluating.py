@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from jobs.wiring.evaluation_parts import (
     training_options,
 )
 from jobs.wiring.labelled import open_labelled
-from jobs.wiring.local_files import write_whole
 from pipeline.domain.errors import OutputError
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.flow.evaluating.evaluate import TestSet
     from pipeline.flow.evaluating.overlap import Embedded
 
-__all__ = ["EvaluationRequest", "evaluate_dataset", "free_file", "training_options", "write_record"]
+__all__ = ["EvaluationRequest", "evaluate_dataset", "training_options"]
 
 SCHEMA = 1
 
@@ -175,18 +173,3 @@ def _folder(work: str | None) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"--work {work}: no folder can be made there ({error.strerror})") from None
     yield folder
-
-
-def free_file(out: str) -> Path:
-    """Return where the record will be written; raises OutputError where that cannot be."""
-    target = Path(out).expanduser()
-    if "://" in out or not target.parent.is_dir():
-        raise OutputError(f"--out {out}: the record is written to a local file in a folder that is there; name one")
-    if target.exists():
-        raise OutputError(f"--out {out}: is there already; name another file, or remove it")
-    return target
-
-
-def write_record(target: Path, record: Any) -> None:
-    """Write a record as JSON, whole or not at all; raises OutputError where that fails."""
-    write_whole(target, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())

@@ -89,16 +89,12 @@ def export_on(source: Store, exporter: Exporter, target: Store, version: str | N
     from pipeline.adapters.segments.plain import ParquetTables
     from pipeline.flow.exporting import about_export, write_exports
     from pipeline.flow.orphans import GRACE_S
-    from pipeline.flow.versions import published_rows, read_manifest, versions
+    from pipeline.flow.versions import published_rows
 
     seed = examine.run_seed(source)
     if target.size(examine.RECIPE_PATH) is not None:
         raise OutputError(f"{target.uri}: holds a dataset; name a place of its own for the export")
-    manifest = examine.newest_manifest(source)
-    if version is not None and version != manifest.version:
-        if version not in (known := versions(source)):
-            raise UserError(f"--version {version}: not published here; versions: {', '.join(known)}")
-        manifest = read_manifest(source, version)
+    manifest = examine.asked_manifest(source, version)
     rows = published_rows(Segments(), source, manifest)
     about = about_export(manifest, seed, _margin(source))
     place = functools.partial(_place, target, manifest.digest)

@@ -46,7 +46,7 @@ def grown(overrides: Sequence[str], uri: str | None) -> list[str]:
 def _number(key: str, more: int, uri: str | None) -> int | None:
     from pipeline.adapters.stores import open_store
     from pipeline.execute.generations import generations, read_step
-    from pipeline.flow.versions import read_manifest, versions
+    from pipeline.flow.versions import read_manifests
 
     if uri is None:
         return None
@@ -57,7 +57,7 @@ def _number(key: str, more: int, uri: str | None) -> int | None:
     recipe = read_step(store, begun[-1])["recipe"]
     section, _, name = key.partition(".")
     there = int(recipe[section][name])
-    manifests = [read_manifest(store, v) for v in versions(store)]
+    manifests = read_manifests(store)
     published = next((m for m in reversed(manifests) if m.generation == begun[-1]), None)
     if published is None or not _is_exported(store, published.version, recipe):
         return there

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from jobs.wiring import models
+from jobs.wiring.named_files import read_named
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.percentiles import CHANGES_NO_SCORE, Percentiles, settling_options
 from pipeline.domain.recipe import MeasureNode
@@ -93,23 +92,9 @@ def _unknown(node: MeasureNode) -> bool:
 
 def _content(path: str, where: str) -> Percentiles:
     try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        raise RecipeError(
-            f"{where}: {path} cannot be read ({error.strerror}); name a file of facemint quantiles"
-        ) from None
-    except ValueError:
-        raise RecipeError(
-            f"{where}: {path} is not JSON, or holds NaN or Infinity; name a file of facemint quantiles"
-        ) from None
-    try:
-        return Percentiles.model_validate(content)
+        return Percentiles.model_validate(read_named(path, where, "quantiles"))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in problem["loc"]) or "the whole"
         why = problem["msg"].removeprefix("Value error, ")
         raise RecipeError(f"{where}: {path} holds no percentiles ({key}: {why}); {ANEW}") from None
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.wiring.local_files import LARGEST_IMAGE_bytes, UnreadableError, read_whole
 from jobs.wiring.parts import full_model
 from jobs.wiring.signing import sidecar_path, signature_on
 from pipeline.domain.errors import StoreError, UserError
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pipeline.domain.manifest import Manifest
     from pipeline.domain.ports import Store
     from pipeline.flow.proving.proof import Asked, Link, Witness
-
-MOST_BYTES = 64 << 20
-"""Longest file that is taken for an image."""
 
 
 def prove_image(uri: str, key: str | None, file: str | None) -> dict[str, Any]:
@@ -99,10 +96,7 @@ def _asked(store: Store, generation: int) -> Asked:
 
 
 def _bytes_of(file: str) -> bytes:
-    path = Path(file)
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise UserError(f"--file {file}: no image file is there; give one of at most {MOST_BYTES >> 20} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--file {file}: cannot be read ({error.strerror}); give an image file") from None
+        return read_whole(file, LARGEST_IMAGE_bytes, "give an image file")
+    except UnreadableError as error:
+        raise UserError(f"--file {file}: {error}") from None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.components import COMPONENTS
 from jobs.wiring.calibrating import Told, described, named_node
-from jobs.wiring.evaluating import free_file, write_record
 from jobs.wiring.labelled import WORLDS, open_labelled
+from jobs.wiring.local_files import free_file, write_json
 from jobs.wiring.parts import build, load
 from pipeline.domain.errors import UserError
 from pipeline.domain.percentiles import FEWEST, Percentiles, quantiles_of, settling_options
@@ -92,7 +92,7 @@ def rank_measure(
         "quantiles": {score: quantiles_of(values) for score, values in found.scores.items()},
     })  # fmt: skip
     raw: dict[str, Any] = json.loads(content.model_dump_json())
-    write_record(target, raw)
+    write_json(target, raw)
     return raw
 
 

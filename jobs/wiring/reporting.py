@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.domain.errors import FacemintError, OutputError
+from pipeline.domain.errors import FacemintError
 
 if TYPE_CHECKING:
     from pipeline.domain.manifest import IndexRow, Manifest
@@ -29,17 +29,12 @@ def gather_report(uri: str, version: str | None = None) -> ReportFacts:
 
 def report_on(store: Store, version: str | None = None) -> ReportFacts:
     """Do as `gather_report` does, on a store that is open already."""
-    from jobs.examine import newest_manifest
+    from jobs.examine import asked_manifest
     from pipeline.adapters.segments import Segments
     from pipeline.execute.reporting import gather
-    from pipeline.flow.versions import image_rows, read_manifest, versions
+    from pipeline.flow.versions import image_rows
 
-    manifest = newest_manifest(store)
-    if version is not None and version != manifest.version:
-        published = versions(store)
-        if version not in published:
-            raise OutputError(f"{store.uri}: no version {version}; versions here: {', '.join(published)}")
-        manifest = read_manifest(store, version)
+    manifest = asked_manifest(store, version)
     segments = Segments()
     rows = image_rows(segments, store, manifest)
     return gather(store, segments, manifest, rows, _known(store, manifest), live=True)

@@ -99,15 +99,8 @@ def open_side(reference: str) -> Side:
 def side_of(store: Store, version: str | None = None, uri: str | None = None) -> Side:
     """Return a version of a dataset, the newest unless one is named, with the step of its generation."""
     from jobs import examine
-    from pipeline.domain.errors import OutputError
     from pipeline.execute.generations import read_step
     from pipeline.flow.diff import Side
-    from pipeline.flow.versions import read_manifest, versions
 
-    manifest = examine.newest_manifest(store)
-    if version is not None:
-        there = versions(store)
-        if version not in there:
-            raise OutputError(f"{store.uri}: no version {version}; versions here: {', '.join(there)}")
-        manifest = read_manifest(store, version)
+    manifest = examine.asked_manifest(store, version)
     return Side(uri or store.uri, store, manifest, read_step(store, manifest.generation))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.wiring.local_files import UnreadableError, read_whole
 from jobs.wiring.parts import open_dataset
 from pipeline.domain.errors import OutputError, StoreError, UserError
 from pipeline.domain.privacy import REAL_PEOPLE, of_real_people
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.domain.ports import Store
     from pipeline.flow.ledger import Problem
 
+LARGEST_PEM_bytes = 16 << 20
+"""More than the certificates of every authority that there is."""
 NOT_COPIED = "manifest.json"
 """The digest list of an export: its digests are not those of signed images."""
 
@@ -219,15 +222,9 @@ def _place(where: Path, what: Path | bytes) -> None:
 
 def _manifest(store: Store, version: str | None) -> Manifest:
     from jobs import examine
-    from pipeline.flow.versions import read_manifest, versions
 
-    if version is None:
-        return examine.newest_manifest(store)
-    examine.require_dataset(store)
-    known = versions(store)
-    if version not in known:
-        raise UserError(f"--version {version}: not published here; versions: {', '.join(known) or 'none'}")
-    return read_manifest(store, version)
+    # a named one although an erasure is not finished: `verify` checks the signature of every version that stands
+    return examine.newest_manifest(store) if version is None else examine.named_manifest(store, version)
 
 
 def _claim(manifest: Manifest) -> dict[str, Any]:
@@ -245,6 +242,6 @@ def _claim(manifest: Manifest) -> dict[str, Any]:
 
 def _read(option: str, path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{option} {path}: cannot be read ({error.strerror}); give a PEM file") from None
+        return read_whole(path, LARGEST_PEM_bytes, "give a PEM file")
+    except UnreadableError as error:
+        raise UserError(f"{option} {path}: {error}") from None

@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.domain.calibration import Calibration
 from pipeline.domain.errors import CalibrationError, SpaceMismatchError
 from pipeline.domain.manifest import canonical_json, sha256_hex
-from pipeline.domain.recipe import Node, Section
+from pipeline.domain.recipe import Node
+from pipeline.domain.section import PATH_OR_NOTHING, FileContent
 from pipeline.domain.space import Space
 
 
-class CalibrationFile(Section):
+class CalibrationFile(FileContent):
     """What a file of `facemint calibrate` said when the recipe was read."""
 
     file: str
@@ -29,13 +30,6 @@ class CalibrationFile(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Of the content as canonical JSON."""
     content: dict[str, Any]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolved(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise ValueError("a path has to be resolved to the content of its file; load the recipe from its own file")
-        return value
 
     @model_validator(mode="after")
     def _unaltered(self) -> CalibrationFile:
@@ -66,10 +60,7 @@ class CalibrationFile(Section):
 class RecogniserNode(Node):
     """Base of every recogniser's options."""
 
-    calibration: Annotated[
-        CalibrationFile | None,
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}),
-    ] = None
+    calibration: Annotated[CalibrationFile | None, PATH_OR_NOTHING] = None
     """A file that `facemint calibrate` wrote for this recogniser; left out: the one that it ships with."""
 
 

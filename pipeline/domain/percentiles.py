@@ -12,17 +12,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
 from pipeline.domain.labels import LabelName
-from pipeline.domain.section import Section
+from pipeline.domain.section import FileContent, Section
 
 Float64 = npt.NDArray[np.float64]
 QUANTILES = 101
 FEWEST = QUANTILES
 """Faces of a population: with fewer, two quantiles would be one face's score."""
-PATH_OR_NOTHING = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
-"""JSON Schema of what people write into a recipe for `Percentiles`."""
 CHANGES_NO_SCORE = frozenset({
     "use", "labeller", "percentiles", "alignment", "path", "weights", "device", "name", "licence", "commercial",
     "source",
@@ -59,20 +57,13 @@ class Population(Section):
     """Faces of the source beside them: files that could not be read, and scores that were no number."""
 
 
-class Percentiles(Section):
+class Percentiles(FileContent):
     """What `facemint quantiles` writes: the reference quantiles of one measure's scores among one population."""
 
     model: ScoredBy
     population: Population
     quantiles: Annotated[dict[str, tuple[Number, ...]], Field(min_length=1)]
     """Score -> its 101 quantiles."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolved(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise ValueError("a path has to be resolved to the content of its file; load the recipe from its own file")
-        return value
 
     @field_validator("quantiles")
     @classmethod

@@ -11,16 +11,17 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, WithJsonSchema, create_model, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from pipeline.domain.compute import Compute
 from pipeline.domain.conditions import MAX_CONDITIONS, AnyDistribution
 from pipeline.domain.errors import RecipeError
 from pipeline.domain.labels import LABELLER_PATTERN
 from pipeline.domain.licences import licence_of
-from pipeline.domain.percentiles import PATH_OR_NOTHING, Percentiles
+from pipeline.domain.percentiles import Percentiles
 from pipeline.domain.recipe_errors import explained
 from pipeline.domain.rng import KEY_LIMIT
+from pipeline.domain.section import PATH_OR_NOTHING
 from pipeline.domain.section import Section as Section  # noqa: PLC0414 - part of this tree: others take it here
 
 
@@ -47,7 +48,7 @@ class MeasureNode(Node):
 
     labeller: Annotated[str, Field(pattern=LABELLER_PATTERN)] | None = None
     """Whose answers these are, where another measure gives the same names: `shade=dark` becomes `shade@NAME=dark`."""
-    percentiles: Annotated[Percentiles | None, WithJsonSchema(PATH_OR_NOTHING)] = None
+    percentiles: Annotated[Percentiles | None, PATH_OR_NOTHING] = None
     """A file that `facemint quantiles` wrote for this measure; gives `<score>_percentile` beside each of its scores."""
 
 

@@ -38,7 +38,7 @@ from pipeline.flow.parts import Parts
 from pipeline.flow.past import past_of
 from pipeline.flow.sidecars import side_car_records
 from pipeline.flow.splits import forget, read_split, split_names
-from pipeline.flow.versions import published_rows, read_manifest, versions
+from pipeline.flow.versions import published_rows, read_manifests, read_newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,12 @@ def what_stays(parts: Parts, plan: Erasure) -> Staying:
 
 
 def _newest(store: Store) -> Manifest:
-    there = versions(store)
-    if not there:
+    newest = read_newest(store)
+    if newest is None:
         raise PlanMismatchError(
             f"{store.uri}: no version is published yet; finish it with `facemint generate` first, or delete it"
         )
-    return read_manifest(store, there[-1])
+    return newest
 
 
 def _finish(session: Session, journal: Journal, salt: str, tables: Tables | None) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ def _finish(session: Session, journal: Journal, salt: str, tables: Tables | None
     begun_s = parts.clock.now_s()
     gone = Gone.of(journal.tombstones, journal.candidates)
     session.observer.event("stage", name="erase", total=len(journal.units) + len(journal.enrolled), done=0)
-    standing = next((m for m in map(_reader(parts.store), versions(parts.store)) if _is_of(m, journal)), None)
+    standing = next((m for m in read_manifests(parts.store) if _is_of(m, journal)), None)
     if standing is None:
         _suppress(parts, journal, gone, salt, tables)
         _rewrite(session, journal, gone, tables)
@@ -163,10 +163,6 @@ def _require_readable_splits(session: Session) -> None:
     """Raise StoreError, before anything is begun, where a split is damaged that the erased would have to leave."""
     for name in split_names(session.parts.store):
         read_split(session.parts.store, session.tables, name)
-
-
-def _reader(store: Store) -> Any:
-    return lambda version: read_manifest(store, version)
 
 
 def _is_of(manifest: Manifest, journal: Journal) -> bool:

@@ -24,7 +24,7 @@ from pipeline.domain.seal import sealed_text
 from pipeline.domain.tombstones import Tombstones
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import Step
-from pipeline.flow.versions import read_manifest, versions
+from pipeline.flow.versions import read_manifests
 
 PREFIX = "recipes/g"
 GROWS = ("identities.count", "identities.images_per_identity")
@@ -84,7 +84,7 @@ def find_step(parts: Parts) -> Step:
     """
     store, prints = parts.store, parts.prints
     require_not_merged(parts)
-    manifests = [read_manifest(store, v) for v in versions(store)]
+    manifests = read_manifests(store)
     # after the manifests: a step's file is written before its manifest, so none can be missing by being too new
     begun = generations(store)
     newest = max([*begun, *(m.generation for m in manifests)], default=-1)
@@ -129,7 +129,7 @@ def rejudging_step(parts: Parts) -> Step:
         OutputError: a step's file is damaged.
     """
     store, prints = parts.store, parts.prints
-    manifests = [read_manifest(store, v) for v in versions(store)]
+    manifests = read_manifests(store)
     begun = generations(store)
     if not begun or not manifests:
         raise PlanMismatchError(f"{store.uri}: no version is published yet; finish it with `facemint generate` first")
@@ -159,7 +159,7 @@ def rejudging_step(parts: Parts) -> Step:
 
 def erasing_step(store: Store, number: int, erased: Tombstones) -> Step:
     """Return the step of generation `number`, which leaves out what was erased, under the recipe before it."""
-    manifests = [read_manifest(store, v) for v in versions(store)]
+    manifests = read_manifests(store)
     return replace(_step(store, number, manifests), erases=True, erased=erased)
 
 
@@ -171,7 +171,7 @@ def completing_step(parts: Parts, step: Step) -> Step:
     """
     if step.published is None or _is_full(step.published) or step.completes:
         return step
-    manifests = [read_manifest(parts.store, v) for v in versions(parts.store)]
+    manifests = read_manifests(parts.store)
     return replace(_step(parts.store, step.number + 1, manifests), completes=True)
 
 
@@ -187,7 +187,7 @@ def another_try(parts: Parts, step: Step) -> Step:
     """
     if step.published is None or not step.published.counts["units_quarantined"]:
         return step
-    manifests = [read_manifest(parts.store, v) for v in versions(parts.store)]
+    manifests = read_manifests(parts.store)
     return _step(parts.store, step.number + 1, manifests)
 
 
@@ -246,7 +246,7 @@ def images_of(recipe: Recipe | Mapping[str, Any]) -> int:
 
 def step_at(store: Store, number: int) -> Step:
     """Return a step that was begun, as its file and the versions say."""
-    return _step(store, number, [read_manifest(store, v) for v in versions(store)])
+    return _step(store, number, read_manifests(store))
 
 
 def _step(store: Store, number: int, manifests: list[Manifest]) -> Step:

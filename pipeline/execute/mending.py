@@ -18,7 +18,7 @@ from pipeline.execute.session import Session, work
 from pipeline.flow.commit import Books, commit, enrolled_paths, enrolled_receipt_name, same_content
 from pipeline.flow.erase.again import images_again
 from pipeline.flow.parts import Parts
-from pipeline.flow.versions import read_manifest, versions
+from pipeline.flow.versions import read_newest
 
 
 def mend(session: Session, books: Books) -> None:
@@ -45,8 +45,7 @@ def mend(session: Session, books: Books) -> None:
 
 def _require_whole_inputs(parts: Parts, books: Books) -> None:
     """Refuse to work photographs again after an erasure: inputs that are gone decided what the others became."""
-    there = versions(parts.store) if books.dropped and holds_people(parts.recipe) else []
-    if not there or not read_manifest(parts.store, there[-1]).tombstones:
+    if not books.dropped or not holds_people(parts.recipe) or not _is_erased_from(parts):
         return
     files = [f for _, r in sorted(books.dropped.items()) for f in r.files]
     lost = next((f for f in files if parts.store.size(f.path) != f.bytes), files[0] if files else None)
@@ -54,6 +53,12 @@ def _require_whole_inputs(parts: Parts, books: Books) -> None:
         f"{lost.path if lost else 'a file'}: missing or altered, and what it was made of was erased in part, so it "
         "cannot be made again; restore it from a copy"
     )
+
+
+def _is_erased_from(parts: Parts) -> bool:
+    """Return whether something was erased from what is published."""
+    newest = read_newest(parts.store)
+    return newest is not None and bool(newest.tombstones)
 
 
 def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> None:
@@ -79,8 +84,7 @@ def _mend(session: Session, books: Books, dropped: Mapping[str, Receipt]) -> Non
 
 def _without_images_again(parts: Parts, books: Books, dropped: Mapping[str, Receipt]) -> Mapping[str, Receipt]:
     """Make images again from the rows beside them where somebody was erased; return what that does not mend."""
-    there = versions(parts.store)
-    if not there or not read_manifest(parts.store, there[-1]).tombstones:
+    if not _is_erased_from(parts):
         return dropped
     if any(r.unit["stage"] == "enrolled" for r in dropped.values()):
         # images follow from vectors, which are looked for first

@@ -20,7 +20,7 @@ from pipeline.flow.heartbeat import Progress
 from pipeline.flow.lease import Lease
 from pipeline.flow.limits import Watch, limits_of
 from pipeline.flow.parts import Parts
-from pipeline.flow.versions import read_manifest, versions
+from pipeline.flow.versions import read_newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _watch(session: Session, books: Books, units: Sequence[Unit]) -> Watch:
 
 
 def _is_published(store: Store, generation: int) -> bool:
-    there = versions(store)
-    return bool(there) and read_manifest(store, there[-1]).generation >= generation
+    newest = read_newest(store)
+    return newest is not None and newest.generation >= generation
 
 
 def separator(session: Session) -> Separator:

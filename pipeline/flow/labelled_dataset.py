@@ -8,7 +8,7 @@ from pipeline.domain.errors import StoreError, UserError
 from pipeline.domain.manifest import IndexRow, segment_path
 from pipeline.domain.ports import Codec, LabelledFace, SegmentWriter, Store
 from pipeline.domain.space import Space
-from pipeline.flow.versions import image_rows, read_manifest, versions
+from pipeline.flow.versions import image_rows, read_newest
 
 READ_TOGETHER_bytes = 1 << 22
 """Neighbouring images of a segment are fetched in one request of at most about so many bytes."""
@@ -32,10 +32,11 @@ class DatasetFaces:
             UserError: nothing is published there.
             StoreError: manifest or index are missing or damaged.
         """
-        published = versions(store)
-        if not published:
+        manifest = read_newest(store)
+        if manifest is None:
             raise UserError(f"{store.uri}: no version is published here; name a dataset that is, or finish this one")
-        manifest = read_manifest(store, published[-1])
+        self.manifest = manifest
+        """Of the version whose images these are."""
         self.name = f"{store.uri} {manifest.version} ({manifest.digest[:16]})"
         self._store, self._codec, self._side_px = store, codec, side_px
         # by segment and place, so that neighbours are fetched together; an order that never changes

@@ -25,6 +25,17 @@ def read_manifest(store: Store, version: str) -> Manifest:
         raise StoreError(f"{path}: not a manifest ({type(error).__name__}); restore it from a copy") from None
 
 
+def read_manifests(store: Store) -> list[Manifest]:
+    """Return the manifests of all published versions, oldest first; raises StoreError where bytes are none."""
+    return [read_manifest(store, version) for version in versions(store)]
+
+
+def read_newest(store: Store) -> Manifest | None:
+    """Return the newest version's manifest, None where none is published; raises StoreError where bytes are none."""
+    there = versions(store)
+    return read_manifest(store, there[-1]) if there else None
+
+
 def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) -> list[IndexRow]:
     """Return the index of a version, twins included.
 
@@ -38,11 +49,11 @@ def published_rows(segments: SegmentWriter, store: Store, manifest: Manifest) ->
     try:
         return segments.read_index(store, path)
     except FileNotFoundError:
-        there = versions(store)
-        if len(read_manifest(store, there[-1]).tombstones) > len(manifest.tombstones):
+        newest = read_newest(store)
+        if newest is not None and len(newest.tombstones) > len(manifest.tombstones):
             raise OutputError(
                 f"{store.uri}: version {manifest.version} was retired when something was erased, and has no index any "
-                f"more; name a newer one, {there[-1]} is the newest"
+                f"more; name a newer one, {newest.version} is the newest"
             ) from None
         raise StoreError(f"{path}: missing; restore it from a copy") from None
 

@@ -18,6 +18,7 @@ from pipeline.domain.records import identity_of
 from pipeline.domain.revisions import parsed
 from pipeline.flow.commit import receipts
 from pipeline.flow.erase.journal import PREFIX, unfinished
+from pipeline.flow.erase.plan import Wanted
 from pipeline.flow.erase.suppression import Suppressed
 from pipeline.flow.versions import published_rows, read_manifest, versions
 from tests.flow.erasing import DyingAtAnyChange, erase, final, found, rows_of, traces
@@ -273,8 +274,7 @@ def test_an_altered_file_is_named_before_anything_is_written(whole: MemoryStore)
 def test_a_dry_run_names_what_goes_and_writes_nothing(whole: MemoryStore) -> None:
     """Identities, images by version, files rewritten and removed are told, and the dataset is untouched."""
     store = copy_of(whole)
-    recipe = wiring.dataset_recipe(store)
-    facts = wiring.erase_plan(store, recipe, wiring.erasing.wanted_of(recipe, [ERASED], [], []))
+    facts = wiring.erase_plan(store, wiring.dataset_recipe(store), Wanted(identities=(ERASED,)))
     assert {p: store.get(p) for p in store.list("")} == {p: whole.get(p) for p in whole.list("")}
     images = [r for r in rows_of(whole) if r.identity == ERASED]
     assert facts["images_by_version"] == {"v000001": len(images)}

@@ -358,7 +358,7 @@ def test_an_exported_file_is_found_by_its_bytes(files: dict[str, bytes], tmp_pat
     picture.write_bytes(flip(picture.read_bytes()))
     for arguments, said in (
         (("--file", str(picture)), "are no published image of"),
-        (("--file", str(tmp_path)), "no image file is there"),
+        (("--file", str(tmp_path)), "cannot be read (Is a directory); give an image file"),
         ((), "give either the KEY"),
         ((row.key, "--file", str(picture)), "give either the KEY"),
     ):

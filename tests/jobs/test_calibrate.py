@@ -152,7 +152,7 @@ def test_a_file_that_is_there_is_not_replaced(measured: Path, tmp_path: Path) ->
     before = measured.read_bytes()
     with pytest.raises(OutputError, match="is there already"):
         printed("calibrate", "sketch-judge", SOURCE, "--out", str(measured))
-    with pytest.raises(OutputError, match="folder is not there"):
+    with pytest.raises(OutputError, match="there is no folder"):
         printed("calibrate", "sketch-judge", SOURCE, "--out", str(tmp_path / "no" / "c.json"))
     assert measured.read_bytes() == before
 
@@ -216,19 +216,16 @@ def test_altered_content_is_refused(measured: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "cannot be read"),
-        ("{", "is not JSON"),
+        ("{", "is not JSON.*; name a file of facemint calibrate"),
         ("[1]", "holds no calibration"),
         ("{}", "is no calibration"),
         ('{"space": 3, "source": "x", "pairs": {}, "one_to_many": {}}', "is no calibration"),
-        ('{"source": NaN}', "is not JSON"),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str | None, told: str) -> None:
+def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str, told: str) -> None:
     """The message names the recipe's key and the file."""
     path = tmp_path / "c.json"
-    if text is not None:
-        path.write_text(text)
+    path.write_text(text)
     with pytest.raises(UserError, match=told) as caught:
         loaded(tmp_path, f"judge.calibration={path}")
     assert "judge.calibration" in str(caught.value)

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from jobs import wiring
+from jobs.examine import named_manifest
 from pipeline.adapters.segments.plain import ParquetTables
 from pipeline.adapters.stores import LocalStore
 from pipeline.domain.errors import UserError
 from pipeline.domain.splits import parse_parts
+from pipeline.execute.erasing import plan_here
+from pipeline.flow.erase.plan import Wanted
 from pipeline.flow.splits import Asked, read_split
 from tests.command_line import facemint, facts_of, refused
 from tests.flow.erasing import found, rows_of, traces
@@ -96,7 +99,10 @@ def test_what_a_killed_writer_left_half_written_goes_too(dataset: Path) -> None:
         (["--identity", "999"], "--identity 999: nobody of that number is enrolled"),
         (["--source", "3"], "--source 3: this dataset has no sources, its identity vectors are drawn by 'gaussian'"),
         (["--image", "me.jpg"], "--image me.jpg: no key of an image of ours"),
-        (["--face", "nowhere.png"], "--face nowhere.png: No such file or directory; name an image file"),
+        (
+            ["--face", "nowhere.png"],
+            "--face nowhere.png: cannot be read (No such file or directory); name an image file",
+        ),
         (["--face", "nowhere.png", "--yes"], "a face alone erases nobody; name who is meant with --identity"),
     ],
 )
@@ -162,18 +168,18 @@ def test_a_face_that_is_no_aligned_crop_is_refused(whole: Path, tmp_path: Path) 
 def test_an_erasure_that_was_begun_is_shown_and_stops_the_others(dataset: Path) -> None:
     """Dry run, status and export say which command finishes it."""
     store = LocalStore(dataset)
-    plan = wiring.erasing.wanted_of(wiring.dataset_recipe(store), [rows_of(store)[0].identity], [], [])
-    recipe = wiring.dataset_recipe(store)
-    parts = wiring.build_parts(recipe, store, None, "test")
-    from pipeline.execute.erasing import plan_here
-
-    journal = plan_here(parts, plan).journal(parts)
+    parts = wiring.build_parts(wiring.dataset_recipe(store), store, None, "test")
+    journal = plan_here(parts, Wanted(identities=(rows_of(store)[0].identity,))).journal(parts)
     store.put(journal.path, journal.to_json())
     shown = facemint("erase", str(dataset), "--identity", "1")
     assert "an erasure was begun and not finished" in " ".join(shown.stdout.split())
     assert "an erasure is not finished" in wiring.dataset_status(str(dataset))["state"]
     with pytest.raises(UserError, match="was begun and not finished"):
         wiring.newest_manifest(str(dataset))
+    with pytest.raises(UserError, match="was begun and not finished"):
+        wiring.side_of(store, "v000001")
+    # of what stands there `verify` and signing still tell
+    assert named_manifest(store, "v000001").version == "v000001"
     done = facemint("erase", str(dataset), "--yes")
     assert done.exit_code == 0, done.exception
     assert problems(store) == []

@@ -127,7 +127,7 @@ def test_a_split_is_printed_part_by_part(dataset: str, tmp_path: Path) -> None:
         (("--to", "hf", "--max-per-identity", "0"), "max_per_identity=0: input should be greater than or equal to 1"),
         (("--to", "hf", "--part", "test"), "export to hf: part 'test' of no split"),
         (("--to", "hf", "--split", "other"), "no split 'other'; splits here: main"),
-        (("--to", "hf", "--version", "v000009"), "--version v000009: not published here; versions: v000001, v000002"),
+        (("--to", "hf", "--version", "v000009"), "no version v000009; versions here: v000001, v000002"),
         (("--to", "pairs"), "12 identities in 4 cells make 4 groups .* set folds=4 or fewer"),
     ],
 )

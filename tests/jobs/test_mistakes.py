@@ -151,7 +151,7 @@ def test_where_faces_lay_is_not_in_what_is_written(tmp_path: Path, people: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"out": "s3://bucket/c.json"}, "a calibration is written to a local file"),
+        ({"out": "s3://bucket/c.json"}, "--out s3://bucket/c.json: is no file of this machine; name one"),
         ({"overrides": ["nope=7"]}, r"--set nope=7: .*; options of sketch-judge: batch, calibration"),
         ({"template_sizes": [3]}, r"template size 3 needs .* got 0; give more images of each, or leave that size out"),
     ],

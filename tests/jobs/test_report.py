@@ -73,9 +73,9 @@ def test_the_page_goes_to_stdout_where_asked(dataset: Path) -> None:
 
 
 MISTAKES: list[tuple[list[str], type[FacemintError], str]] = [
-    (["--out", "nowhere/page.html"], UserError, "there is no folder nowhere"),
-    (["--out", "."], UserError, r"--out \.: is a folder; name a file in it, such as report.html"),
-    (["--out", "s3://bucket/page.html"], UserError, "is written to a file on this machine"),
+    (["--out", "nowhere/page.html"], OutputError, "there is no folder nowhere"),
+    (["--out", "."], OutputError, r"--out \.: is a folder; name a file in it"),
+    (["--out", "s3://bucket/page.html"], OutputError, "is no file of this machine; name one"),
     (["--out", "-", "--json"], UserError, "where --json would write too"),
     (["--version", "v000009"], OutputError, "no version v000009; versions here: v000001"),
 ]

@@ -291,7 +291,7 @@ def test_mistakes_are_answered_in_one_line(dataset: Path, pair: Pair, pems: dict
         ((here, *cert, "--key", str(other)), "--key: is not the key of the first certificate"),
         ((here, *cert, "--key", str(encrypted)), "--key: is encrypted"),
         ((here, *cert, "--key", str(tmp_path / "none")), "cannot be read (No such file or directory)"),
-        ((here, *cert, "--key", pems["key"], "--version", "v000009"), "not published here; versions: v000001"),
+        ((here, *cert, "--key", pems["key"], "--version", "v000009"), "no version v000009; versions here: v000001"),
         ((here, "--check"), "not signed; sign it with"),
         ((here, "--out", "x"), "--out: goes with --images"),
         ((), "give either the URI"),

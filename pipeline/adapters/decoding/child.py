@@ -6,13 +6,12 @@ Answer: a length, JSON, and where it decoded the pixels, row by row. What native
 from __future__ import annotations
 
 import json
-import os
 import resource
 import struct
 import sys
-from pathlib import Path
 from typing import IO, Any
 
+from pipeline.adapters import confining
 from pipeline.adapters.decoding.guarded import READY
 from pipeline.adapters.decoding.pixels import decode
 from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
@@ -22,17 +21,16 @@ def main(arguments: list[str]) -> int:
     """Serve until standard input ends."""
     told = json.loads(arguments[0])
     limits = DecodeLimits(**told["limits"])
-    out = os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    _limit(resource.RLIMIT_CORE, 0)
+    out = confining.answers()
+    confining.limit(resource.RLIMIT_CORE, 0)
     _warm()
-    _limit(resource.RLIMIT_AS, _address_space_bytes() + told["memory_bytes"])
+    confining.limit(resource.RLIMIT_AS, confining.address_space_bytes() + told["memory_bytes"])
     out.write(READY)
     out.flush()
     while (data := _read(sys.stdin.buffer)) is not None:
         used_s = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(used_s.ru_utime + used_s.ru_stime) + 1 + told["cpu_s"])
+        most_s = int(used_s.ru_utime + used_s.ru_stime) + 1 + told["cpu_s"]
+        confining.limit(resource.RLIMIT_CPU, most_s, for_good=False)
         try:
             found = decode(data, limits, first_frame=told["first_frame"])
         except MemoryError:
@@ -41,20 +39,6 @@ def main(arguments: list[str]) -> int:
         del data
         _answer(out, found)
     return 0
-
-
-def _limit(what: int, most: int) -> None:
-    """Set a soft limit, within the hard one that whoever started this has set and nobody may raise."""
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def _address_space_bytes() -> int:
-    """Return how much address space this process has, 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
 
 
 def _warm() -> None:

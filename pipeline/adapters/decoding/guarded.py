@@ -15,7 +15,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import IO, Self
 
 import numpy as np
 
+from pipeline.adapters import confining
 from pipeline.adapters.decoding.pixels import too_large
 from pipeline.domain.errors import WorkerStartError
 from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
@@ -31,8 +31,6 @@ from pipeline.domain.intake import Decoded, DecodeLimits, Reason, Refusal
 READY = b"ready"
 _STILL_s = 60.0
 """So long a child may use no processor time and say nothing (it was stopped, its disk stalls) before it is killed."""
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")
-"""What the child sees of this process's environment: foreign bytes are decoded there, beside nobody's secrets."""
 
 
 class _DiedError(Exception):
@@ -177,15 +175,13 @@ class GuardedDecoder:
             return _DiedError(
                 Reason.DECODER_TOO_SLOW, f"more than {self._cpu_s} s of processor time", self._cpu_s, self._cpu_s
             )
-        what = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return _DiedError(Reason.DECODER_CRASHED, f"the decoder ended with {what}")
+        return _DiedError(Reason.DECODER_CRASHED, f"the decoder ended with {confining.ending(code)}")
 
     def _started(self) -> subprocess.Popen[bytes]:
-        # -P: the working directory of whoever runs a curation must not lend its modules to the child
-        command = [sys.executable, "-P", "-m", "pipeline.adapters.decoding.child", json.dumps(self._told)]
+        command = confining.command("pipeline.adapters.decoding.child", self._told)
         child = subprocess.Popen(  # noqa: S603
             command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=confining.environment(),
         )  # fmt: skip
         self._child = child
         stdin, stdout = _ends(child)
@@ -224,18 +220,6 @@ def _widen(end: IO[bytes]) -> None:
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):
             fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which the child starts and finds this package, and no credential of anybody's."""
-    import pipeline
-
-    root = str(Path(str(pipeline.__file__)).resolve().parent.parent)
-    known = os.environ.get("PYTHONPATH")
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    # each thread of a numerical library reserves address space, and none of them is used here
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return kept | one | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
 
 
 def _processor_s(pid: int) -> float:

@@ -6,8 +6,9 @@ import ctypes
 import os
 import resource
 import sys
-from pathlib import Path
 from typing import Any
+
+from pipeline.adapters.confining import address_space_bytes, limit
 
 _NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000
 _REFUSED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "os.kill", "pty.", "ftplib.")
@@ -32,10 +33,11 @@ def alone_on_the_network() -> bool:
 
 def limit_resources(file_bytes: int) -> None:
     """Set limits that reading and writing tensors of a file of this size stays within."""
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, _address_space_bytes() + 4 * file_bytes + (1 << 30))
-    _limit(resource.RLIMIT_FSIZE, 2 * file_bytes + (64 << 20))
-    _limit(resource.RLIMIT_CPU, 60 + file_bytes // (10 << 20))
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_AS, address_space_bytes() + 4 * file_bytes + (1 << 30))
+    limit(resource.RLIMIT_FSIZE, 2 * file_bytes + (64 << 20))
+    # the soft limit alone ends it with a signal that says why
+    limit(resource.RLIMIT_CPU, 60 + file_bytes // (10 << 20), for_good=False)
 
 
 def watch(target: str) -> None:
@@ -55,20 +57,6 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     if isinstance(mode, str) and any(letter in mode for letter in "wax+"):
         return True
     return isinstance(flags, int) and bool(flags & _WRITING)
-
-
-def _limit(what: int, most: int) -> None:
-    """Set a soft limit, within the hard one that whoever started this has set and nobody may raise."""
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def _address_space_bytes() -> int:
-    """Return how much address space this process has, 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
 
 
 __all__ = ["alone_on_the_network", "limit_resources", "watch"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import os
 import pickle
 import sys
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.confining import answers
 from pipeline.adapters.models.child_limits import alone_on_the_network, limit_resources, watch
 from pipeline.adapters.models.reading import flat
 
@@ -147,8 +147,7 @@ def convert(told: Mapping[str, Any]) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Convert one file, and say how it went."""
     told = json.loads(arguments[0])
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    out = answers()
     fenced = alone_on_the_network()
     # imported before anything is limited: a library must not be half loaded when memory runs out
     for name in ("torch", "safetensors.torch"):
@@ -165,7 +164,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001
         # whatever a hostile file provokes is told in one line
         answer = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
-    json.dump(answer, out)
+    out.write(json.dumps(answer).encode())
     out.flush()
     return 0
 

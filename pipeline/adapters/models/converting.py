@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters import confining
 from pipeline.adapters.models.reading import kind_of
 from pipeline.domain.errors import ModelError, OutputError
 
@@ -73,21 +72,23 @@ def _require(source: Path, target: Path) -> None:
 
 def _asked(told: dict[str, Any], source: Path) -> dict[str, Any]:
     """Return the child's answer; how it died is an answer too."""
-    # -P: the working directory of whoever converts must not lend its modules to the child
-    command = [sys.executable, "-P", "-m", "pipeline.adapters.models.convert_child", json.dumps(told)]
+    command = confining.command("pipeline.adapters.models.convert_child", told)
     most_s = 120 + source.stat().st_size // _SLOWEST_BYTES_PER_S
     try:
         done = subprocess.run(  # noqa: S603
-            command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=most_s, check=False
+            command,
+            env=confining.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=most_s,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"it took more than {most_s} s"}
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        code = done.returncode
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return {"failed": f"the process that read it ended with {how}"}
+        return {"failed": f"the process that read it ended with {confining.ending(done.returncode)}"}
     return answer
 
 
@@ -105,17 +106,6 @@ def _refusal(answer: dict[str, Any], source: Path, section: str) -> ModelError:
     return ModelError(
         f"{source}: cannot be converted ({answer.get('failed')}); get another copy, or a state dict alone"
     )
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which the child finds this package, and no credential of anybody's."""
-    import pipeline
-
-    root = str(Path(str(pipeline.__file__)).resolve().parent.parent)
-    known = os.environ.get("PYTHONPATH")
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return kept | one | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
 
 
 __all__ = ["convert_file"]
