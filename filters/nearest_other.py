@@ -54,12 +54,21 @@ class NearestOther:
 
     @classmethod
     def build(cls, options: Options, context: FilterContext) -> NearestOther:
-        """Return the filter, its FPIR turned into a cosine for one image against `enrolled` templates."""
+        """Return the filter, its FPIR turned into a cosine for one image against `enrolled` templates.
+
+        Enrolment may end with more than were planned, and what it cost is not thrown away for it: the largest number
+        of identities for which the rate is calibrated serves then, and `calibrated_identities` says which.
+
+        Raises:
+            CalibrationError: the rate is calibrated for no number of identities, or not for as many as are planned.
+        """
         if options.cos is not None:
             return cls(threshold_cos=options.cos)
         assert options.fpir is not None  # by _exactly_one
         kind = context.calibration.kind(probe_images=1, reference_images=context.template_images)
-        cos, calibrated = context.calibration.one_to_many_cos(options.fpir, context.enrolled, kind)
+        cos, calibrated = context.calibration.one_to_many_cos(
+            options.fpir, context.enrolled, kind, or_fewer=not context.planned
+        )
         return cls(threshold_cos=cos, calibrated_identities=calibrated)
 
     def judge(self, sample: Sample) -> Verdict:

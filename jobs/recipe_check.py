@@ -18,8 +18,8 @@ from pipeline.domain.licences import licence_of
 from pipeline.domain.ports import Bank, Filter, Generator, IdentitySampler, Measurer, ModelCard, Recogniser
 from pipeline.domain.recipe import Recipe
 
-FilterBuilder = Callable[[int], Filter]
-"""Number of enrolled identities -> a filter with its threshold resolved."""
+FilterBuilder = Callable[..., Filter]
+"""Number of enrolled identities, and `planned` where they are yet to be -> a filter with its threshold resolved."""
 
 
 def check_use(recipe: Recipe, where: str, cards: Iterable[ModelCard]) -> None:
@@ -131,6 +131,24 @@ def check_cone(recipe: Recipe, where: str) -> None:
             f"enrol.vector_separation_cos {separation:g}, so below {bound:.4f} the cones of two identities can "
             f"overlap; {ways}"
         )
+
+
+def check_readings(recipe: Recipe, where: str, generator: Generator) -> None:
+    """Refuse filters on a condition that is seen in no picture: whatever measure was held against it would mislead.
+
+    These are `vector_cos`, which is a cosine in the generator's space, and the generator's `unseen_conditions`, where
+    it has any: a difference from how a person looks shows in none of its pictures alone.
+    """
+    unseen = {VECTOR_COS, *getattr(generator, "unseen_conditions", ())}
+    seen = ", ".join(sorted(set(recipe.conditions) - unseen)) or "none"
+    for number, node in enumerate(recipe.filters):
+        for key in ("condition", "measure"):
+            if (name := getattr(node, key, None)) in unseen:
+                raise RecipeError(
+                    f"{where}: filters.{number}.{key}: got {name!r}, which no measure reads, as one picture alone does "
+                    f"not show it; conditions of this recipe that can be measured: {seen}; name another, or drop the "
+                    "filter"
+                )
 
 
 def check_sampler(recipe: Recipe, where: str, sampler: IdentitySampler, generator: Generator) -> None:
@@ -277,8 +295,8 @@ def check_filters(
         if asked is not None and asked not in recipe.conditions:
             have = ", ".join(sorted(recipe.conditions)) or "none"
             raise RecipeError(f"{path}.condition: {asked!r} is asked of no image; conditions of this recipe: {have}")
-        with_path(path, partial(build, many))
-        fits: Filter = with_path(path, partial(build, count))
+        with_path(path, partial(build, many, planned=True))
+        fits: Filter = with_path(path, partial(build, count, planned=True))
         _check_filter(recipe, number, path, fits)
         sample = replace(alone, measures={**alone.measures, **_asked_for(recipe, fits)})
         verdicts.append(with_path(path, partial(fits.judge, sample)))

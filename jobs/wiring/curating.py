@@ -253,6 +253,7 @@ def plan_curation(recipe: Recipe, uri: str | None, workers: int | None) -> dict[
     """
     from pipeline.adapters.machine import single_thread
     from pipeline.adapters.stores import MemoryStore, open_store
+    from pipeline.execute.afresh import begins_afresh
     from pipeline.execute.generations import generations
     from pipeline.flow.curating.forecast import forecast
 
@@ -263,7 +264,8 @@ def plan_curation(recipe: Recipe, uri: str | None, workers: int | None) -> dict[
     parts = wired.build_parts(recipe, store, None, "plan")
     kit = open_kit(recipe)
     begun = generations(store)
-    found = forecast(parts, kit, 1 + max(begun, default=-1))
+    # what ended with nobody is begun afresh where it can end otherwise, and then everything is listed again
+    found = forecast(parts, kit, 0 if begins_afresh(parts, kit) else 1 + max(begun, default=-1))
     count = workers or recipe.compute.workers or os.cpu_count() or 1
     hours = None if found.each_s is None else found.each_s * found.inputs / count / 3600
     return {

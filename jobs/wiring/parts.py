@@ -129,6 +129,7 @@ def check_parts(recipe: Recipe, where: str, added: Sequence[str] = ()) -> None:
     bank, generator = _bank(recipe), build("generator", recipe.generator)
     sampler = sampler_of(recipe, bank)
     recipe_check.check_models(recipe, where, bank, generator, readers)
+    recipe_check.check_readings(recipe, where, generator)
     scoring.require_apart(generator, readers, where)
     scoring.require_asked(recipe.generator, recipe.conditions, where)
     recipe_check.check_sampler(recipe, where, sampler, generator)
@@ -171,9 +172,10 @@ def filter_builders(recipe: Recipe, judge: Any, gallery_limits: Callable[[], Map
         part = load(COMPONENTS["filters"][node.use][1])
         observes = node.mode == "observe"  # type: ignore[attr-defined]
 
-        def build(enrolled: int) -> Any:
+        def build(enrolled: int, *, planned: bool = False) -> Any:
             limits = gallery_limits() if node.use == "leakage" else {}
-            built = part.build(node, FilterContext(judge.calibration, recipe.enrol.probes, enrolled, limits))
+            context = FilterContext(judge.calibration, recipe.enrol.probes, enrolled, limits, planned)
+            built = part.build(node, context)
             return Observing(built) if observes else built
 
         return build

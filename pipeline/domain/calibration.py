@@ -92,6 +92,10 @@ class BlockMaxima:
     insufficient: tuple[float, ...] = ()
     """Quantiles that fewer than 30 of the maxima lie above: no cosine is given."""
 
+    def supports(self, quantile: float) -> bool:
+        """Return whether a quantile lies within those measured."""
+        return self.quantile[0] - 1e-9 <= quantile <= self.quantile[-1] + 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -160,11 +164,15 @@ class Calibration:
         pair = self._pair(kind)
         return float(10 ** -np.interp(cos, pair.cos, [-math.log10(f) for f in pair.fmr]))
 
-    def one_to_many_cos(self, fpir: float, n: int, kind: str) -> tuple[float, int]:
+    def one_to_many_cos(self, fpir: float, n: int, kind: str, *, or_fewer: bool = False) -> tuple[float, int]:
         """Return the 1:N threshold at a false positive identification rate, and the N that was calibrated.
 
         The smallest calibrated N that is at least `n` serves; beyond the largest, the largest serves and the
-        caller reports it.
+        caller reports it. With `or_fewer` so does the largest below it whose maxima support the rate, where those of
+        its own do not: its threshold is the lower one, at which more than that rate are found among `n`.
+
+        Raises:
+            CalibrationError: nothing 1:N was calibrated, or the maxima do not support the rate.
         """
         self._require_any()
         blocks = self.one_to_many.get(kind, ())
@@ -172,10 +180,13 @@ class Calibration:
             raise CalibrationError(f"calibration of {self.space.name!r} has no 1:N figures for {kind}")
         block = next((b for b in blocks if b.n >= n), blocks[-1])
         quantile = 1.0 - fpir
-        if not block.quantile[0] - 1e-9 <= quantile <= block.quantile[-1] + 1e-9:
+        if or_fewer:
+            block = next((b for b in reversed(blocks) if b.n <= block.n and b.supports(quantile)), block)
+        if not block.supports(quantile):
             raise CalibrationError(
                 f"fpir {fpir:g} is outside what {self.space.name!r} was calibrated for "
-                f"({1 - block.quantile[-1]:g} to {1 - block.quantile[0]:g} at N={block.n}, {block.n_probes} probes)"
+                f"({1 - block.quantile[-1]:g} to {1 - block.quantile[0]:g} at N={block.n}, {block.n_probes} probes); "
+                "choose a rate inside, or calibrate on more identities"
             )
         return float(np.interp(quantile, block.quantile, block.cos)), block.n
 

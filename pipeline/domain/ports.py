@@ -80,7 +80,10 @@ class Generator(Protocol):
     card: ModelCard
     noise_shape: tuple[int, int, int]
     condition_names: tuple[str, ...]
-    """Conditions that it obeys; others are refused when the recipe is checked."""
+    """Conditions that it obeys; others are refused when the recipe is checked.
+
+    Those of them that no picture alone shows, if there are any, are named in an attribute `unseen_conditions` too.
+    """
     condition_ranges: Mapping[str, tuple[float, float]]
     """Condition -> lowest and highest value that it can be asked for; one that is absent has no bounds."""
     image_px: int
@@ -148,12 +151,15 @@ class FilterContext:
         template_images: how many images the templates pool that samples are compared with.
         enrolled: identities enrolled, for 1:N thresholds.
         gallery_limits: measure -> value at which an image counts as a leak; empty where nothing is screened.
+        planned: whether nobody is enrolled yet, and as many are asked for: a rate that the calibration does not
+            support among so many is refused. Whoever is enrolled already is judged by the most that it does support.
     """
 
     calibration: Calibration
     template_images: int
     enrolled: int
     gallery_limits: Mapping[str, float] = field(default_factory=dict)
+    planned: bool = False
 
 
 @runtime_checkable

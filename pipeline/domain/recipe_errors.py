@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 def explained(model: type[BaseModel], problem: Any) -> str:
     """Return one line for a pydantic problem: path, what was got, what is allowed."""
-    known, path = _walk(model, problem["loc"])
+    known, path, here = _walk(model, problem["loc"])
     name = ".".join(path)
     kind, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "extra_forbidden":
@@ -22,20 +22,37 @@ def explained(model: type[BaseModel], problem: Any) -> str:
         return f"{name}: missing; it must be given"
     if kind.startswith("union_tag"):
         # the tag itself is at fault, so the allowed names are worth more than pydantic's sentence
-        expected = context.get("expected_tags") or "one of the known names"
+        expected = context.get("expected_tags") or _names(here)
         asked = context.get("tag")
         if asked is None:
             return f"{name}: a component needs `use: NAME`; known names: {expected}"
         near = difflib.get_close_matches(asked, [t.strip(" '") for t in expected.split(",")], n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{name}.use: unknown {asked!r}; {hint}known names: {expected}"
+    if kind in ("model_type", "model_attributes_type"):
+        # pydantic speaks of objects and instances here
+        names = _names(here)
+        wanted = f"a component as {{use: NAME, ...}} is expected; known names: {names}" if names else _keys(here)
+        return f"{name}: got {_shown(got)}; {wanted}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
-    return f"{name}: got {shown}; {message[0].lower() + message[1:]}"
+    return f"{name}: got {_shown(got)}; {message[0].lower() + message[1:]}"
 
 
-def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return the keys known beside the last part of `loc`, and `loc` without the union tags pydantic puts in."""
+def _shown(got: object) -> str:
+    return repr(got) if len(repr(got)) <= 60 else type(got).__name__
+
+
+def _names(models: list[Any]) -> str:
+    """Return the names of the components that could stand here."""
+    return ", ".join(repr(tag) for m in models for tag in _tags(m))
+
+
+def _keys(models: list[Any]) -> str:
+    return f"keys are expected: {', '.join(sorted({k for m in models for k in m.model_fields}))}"
+
+
+def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[str], list[Any]]:
+    """Return the keys known beside the last part of `loc`, `loc` without union tags, and the models that fit there."""
     known: list[str] = []
     path: list[str] = []
     current: list[Any] = [model]
@@ -51,7 +68,7 @@ def _walk(model: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]
         known = list(fields)
         path.append(part)
         current = _models(fields[part].annotation) if part in fields else current
-    return known, path
+    return known, path, current
 
 
 def _tags(model: type[BaseModel]) -> tuple[str, ...]:

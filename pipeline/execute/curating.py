@@ -20,6 +20,7 @@ from pipeline.domain.fingerprint import Prints
 from pipeline.domain.manifest import Manifest, canonical_json, sha256_hex
 from pipeline.domain.seal import sealed_text
 from pipeline.domain.unit import Stage, Unit
+from pipeline.execute.afresh import HOW, begin_afresh, end_with_nobody
 from pipeline.execute.figures import counts_of, figures_of
 from pipeline.execute.funnel import funnel_of
 from pipeline.execute.galleries import prepare
@@ -49,7 +50,7 @@ from pipeline.flow.parts import Parts
 from pipeline.flow.past import Past, Step, past_of
 from pipeline.flow.publish import About, index_rows
 from pipeline.flow.rounds import Standing as Filled
-from pipeline.flow.versions import is_whole, read_manifest, versions
+from pipeline.flow.versions import is_whole, read_manifests
 
 
 def curate(session: Session, kit: Kit, asked: Reviewed | None = None) -> Published | None:
@@ -69,6 +70,7 @@ def curate(session: Session, kit: Kit, asked: Reviewed | None = None) -> Publish
         try:
             require_none_unfinished(session.parts.store)
             reviewed = asked or Reviewed()
+            begin_afresh(session, kit)
             step = find_curation(session.parts, kit)
             if step.published and reviewed.table:
                 raise PlanMismatchError(
@@ -95,7 +97,7 @@ def find_curation(parts: Parts, kit: Kit) -> Step:
         PlanMismatchError: another recipe.
     """
     store = parts.store
-    manifests = [read_manifest(store, v) for v in versions(store)]
+    manifests = read_manifests(store)
     begun = generations(store)
     newest = max([*begun, *(m.generation for m in manifests)], default=-1)
     if gone := sorted(set(range(newest + 1)) - set(begun)):
@@ -123,11 +125,12 @@ def _curated(session: Session, kit: Kit, books: Books, step: Step, reviewed: Rev
     parts = session.parts
     if stands_on := step.published or step.parent:
         require_receipts(books, stands_on, unfinished=step.number)
+    # before anything says that this step is begun: a gallery that cannot be screened against is still to be mended then
+    prepare(session)
     _begin(parts, step, None)
     session.observer.event("stage", name="list", total=1, done=0)
     listed = freeze(kit, parts, books, step.number)
     session.observer.event("step")
-    prepare(session)
     mend(session, books)
     check_devices(session, books)
     rows = (int(listed.unit["rows"][0]), int(listed.unit["rows"][1]))
@@ -145,9 +148,9 @@ def _curated(session: Session, kit: Kit, books: Books, step: Step, reviewed: Rev
     given = sorted(set(assigned.identity_N.tolist()))
     new = [o for o in given if o >= before.first_ordinal]
     if not new and not past.labels:
+        end_with_nobody(parts, step.number)
         raise TargetNotReachedError(
-            f"nobody is left: {_why(books, step)}; loosen `curate.clean`, or look at the sources, and use "
-            "another --out (what was listed for this one stays as it was)"
+            f"nobody is left: {_why(books, step)}; loosen `curate.clean`, or look at the sources; {HOW}"
         )
     grown = [o for o in given if o < before.first_ordinal]
     version = step.parent.version if step.parent else ""
@@ -187,9 +190,10 @@ def _published(
     failed = {o: "too_few_images" for o in new if have[o] < least}
     if not filled and not past.labels:
         why = sum((Counter(books.known[u.name].counts.reasons) for u in units), Counter[str]())
+        end_with_nobody(parts, step.number)
         raise TargetNotReachedError(
             f"nobody has {least} images that passed: {', '.join(f'{n} {r}' for r, n in why.most_common(3))}; "
-            "bring back what is gone, or loosen the filters, and use another --out"
+            f"bring back what is gone, or loosen the filters; {HOW}"
         )
     standing = Filled(filled, failed, {}, unit_of)
     rows = index_rows(parts, past, standing, cells)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jobs import wiring
 from pipeline.adapters.phantom import loading
 from pipeline.adapters.phantom.generator import PhantomGenerator, PhantomGeneratorOptions
 from pipeline.adapters.phantom.training.attributes import read
+from pipeline.domain.errors import RecipeError
+from pipeline.domain.recipe import parse_recipe
 from pipeline.domain.records import UInt8
+from tests.recipes import all_on_phantom_recipe
 
 _PEOPLE = 16
 
@@ -36,3 +40,17 @@ def test_asked_for_another_age_people_look_it(years: float) -> None:
     can = (plain + years > 18) & (plain + years < 80)
     assert can.sum() >= 5
     assert (np.sign(moved - plain) == np.sign(years))[can].mean() >= 0.7
+
+
+def test_an_age_offset_is_held_against_no_measure() -> None:
+    """How old a face looks says nothing of how much older than its own person it was asked to be."""
+    raw = all_on_phantom_recipe(
+        conditions={"age_offset_years": {"use": "uniform", "low": -15, "high": 15}},
+        filters=[
+            {"use": "condition", "condition": "age_offset_years", "measure": "apparent_age_years", "tolerance": 5}
+        ],
+    )
+    recipe = parse_recipe(wiring.full_model(), raw, "test")
+    with pytest.raises(RecipeError, match=r"filters.0.condition: got 'age_offset_years', which no measure reads"):
+        wiring.check_parts(recipe, "test")
+    wiring.check_parts(recipe.model_copy(update={"filters": ()}), "test")

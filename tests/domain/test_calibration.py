@@ -205,6 +205,29 @@ def test_one_to_many_refuses_what_was_not_measured(calibration: Calibration) -> 
         calibration.one_to_many_cos(0.1, 50, "sample/sample")
 
 
+def test_of_fewer_identities_the_most_serve_that_support_a_rate() -> None:
+    """Where it is allowed, a rate that its own N does not support is taken from the largest N below that does."""
+    blocks = (
+        BlockMaxima(50, 5000, (0.5, 0.99), (0.1, 0.3)),
+        BlockMaxima(100, 1000, (0.5, 0.97), (0.2, 0.4)),
+        BlockMaxima(200, 500, (0.5, 0.9), (0.3, 0.5)),
+    )
+    one = Calibration(SPACE, "made-up", {}, {"sample/template4": blocks})
+
+    for n, fpir, expected in ((300, 0.01, (0.3, 50)), (60, 0.01, (0.3, 50)), (300, 0.03, (0.4, 100))):
+        with pytest.raises(CalibrationError, match="choose a rate inside, or calibrate on more identities"):
+            one.one_to_many_cos(fpir, n, "sample/template4")
+        assert one.one_to_many_cos(fpir, n, "sample/template4", or_fewer=True) == (
+            pytest.approx(expected[0]),
+            expected[1],
+        )
+    for n, fpir in ((50, 0.01), (100, 0.03), (300, 0.1)):
+        exact = one.one_to_many_cos(fpir, n, "sample/template4")
+        assert one.one_to_many_cos(fpir, n, "sample/template4", or_fewer=True) == exact
+    with pytest.raises(CalibrationError, match=r"fpir 0\.001 is outside"):
+        one.one_to_many_cos(1e-3, 300, "sample/template4", or_fewer=True)
+
+
 def test_one_to_many_interpolates_between_quantiles() -> None:
     """FPIR 7.5 % lies half way between the measured quantiles 0.9 and 0.95."""
     blocks = (BlockMaxima(100, 5000, (0.5, 0.9, 0.95), (0.1, 0.2, 0.3)),)

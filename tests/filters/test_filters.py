@@ -201,6 +201,22 @@ def test_rate_that_the_calibration_cannot_support_is_refused() -> None:
         NearestOther.build(nearest_other.Options(use="nearest-other", fpir=1e-3), FilterContext(CALIBRATION, 4, 10))
 
 
+def test_a_rate_is_refused_while_people_are_planned_and_not_once_they_are_enrolled() -> None:
+    """Who is enrolled already is judged by the most identities that support the rate, and the filter says how many."""
+    (few,) = BLOCKS["sample/template4"][:1]
+    many = dataclasses.replace(few, n=1000, quantile=few.quantile[:-1], cos=few.cos[:-1])
+    calibration = dataclasses.replace(CALIBRATION, one_to_many={"sample/template4": (few, many)})
+    options = nearest_other.Options(use="nearest-other", fpir=1 - few.quantile[-1])
+
+    assert (
+        NearestOther.build(options, FilterContext(calibration, 4, few.n, planned=True)).calibrated_identities == few.n
+    )
+    with pytest.raises(CalibrationError, match="is outside what"):
+        NearestOther.build(options, FilterContext(calibration, 4, 500, planned=True))
+    built = NearestOther.build(options, FilterContext(calibration, 4, 500))
+    assert (built.threshold_cos, built.calibrated_identities) == (pytest.approx(few.cos[-1]), few.n)
+
+
 def test_filters_without_rates_are_built_from_their_options() -> None:
     """Sharpness, condition and range take their options as they are."""
     asked = condition.Options(use="condition", condition="yaw_deg", measure="yaw_deg", tolerance=8)

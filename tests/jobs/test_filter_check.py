@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.adapters.sketch import SketchGenerator
 from pipeline.domain.errors import UserError
 from tests.recipes import sketch_recipe
 from tests.worlds import sketches
@@ -43,6 +44,35 @@ def test_what_a_filter_cannot_have_is_refused_when_the_recipe_is_read(changes: d
     with pytest.raises(UserError, match=message) as caught:
         sketches(**changes)
     assert "\n" not in str(caught.value)
+
+
+CONES = {"vector_cos": {"use": "uniform", "low": 0.98, "high": 1.0}}
+
+
+@pytest.mark.parametrize("mode", ["refuse", "observe"])
+@pytest.mark.parametrize(
+    ("key", "node"),
+    [
+        ("condition", {"use": "condition", "condition": "NAME", "measure": "yaw_deg", "tolerance": 5}),
+        ("measure", {"use": "condition", "condition": "yaw_deg", "measure": "NAME", "tolerance": 5}),
+        ("measure", {"use": "range", "measure": "NAME", "min": 0}),
+    ],
+)
+@pytest.mark.parametrize("name", ["vector_cos", "age_offset_years"])
+def test_nothing_is_held_against_what_no_picture_shows(
+    monkeypatch: pytest.MonkeyPatch, name: str, key: str, node: dict[str, Any], mode: str
+) -> None:
+    """A filter on a cosine of vectors, or on a difference from a person's own age, would refuse or mark everybody."""
+    monkeypatch.setattr(SketchGenerator, "condition_names", ("yaw_deg", "age_offset_years"))
+    monkeypatch.setattr(SketchGenerator, "unseen_conditions", ("age_offset_years",), raising=False)
+    age = {"age_offset_years": {"use": "uniform", "low": -15, "high": 15}}
+    conditions = {**sketch_recipe()["conditions"], **CONES, **age}
+    filters = [{k: name if v == "NAME" else v for k, v in node.items()} | {"mode": mode}]
+    assert sketches(conditions=conditions).conditions
+    message = rf"filters.0.{key}: got '{name}', which no measure reads.*can be measured: yaw_deg;"
+    with pytest.raises(UserError, match=message) as told:
+        sketches(conditions=conditions, filters=filters)
+    assert "\n" not in str(told.value)
 
 
 def test_filters_on_siblings_and_cells_need_no_measure_of_the_recipe() -> None:

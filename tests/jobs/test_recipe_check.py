@@ -37,6 +37,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         {"conditions": {"yaw_deg": {"use": "constant", "value": math.nan}}},
         r"yaw_deg.*got nan; should be a finite number",
     ),
+    ({"conditions": {"yaw_deg": 12}}, r"yaw_deg: got 12; a component as {use: NAME, .*known names: 'constant', 'uni"),
+    ({"conditions": {"yaw_deg": {"low": 1}}}, r"yaw_deg: a component needs `use: NAME`; known names: 'constant', 'u"),
+    ({"judge": "sketch-judge"}, r"judge: got 'sketch-judge'; a component as {use: NAME, .*known.*'sketch-judge'"),
+    ({"unit": 8}, r"unit: got 8; keys are expected: identities, lookahead, window"),
 ]
 
 

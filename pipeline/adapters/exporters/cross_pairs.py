@@ -2,7 +2,8 @@
 
 Input and target of a pair are different images that differ in something stated, so that a model cannot learn to copy.
 Images are stored once, in Parquet shards that `datasets` reads; `pairs.parquet` and `pairs.jsonl` name them by key.
-Captions are made of conditions and measures by `pipeline.domain.captions`.
+Captions are made of conditions and measures by `pipeline.domain.captions`. Captions that came with photographs stand
+beside them, and take no part: they tell of whole pictures, and may tell who somebody is.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ PAIRS = {
     "input_key": "string", "target_key": "string", "label": "int64", "identity": "int64",
     "input_caption": "string", "target_caption": "string", "differs": "string",
 }  # fmt: skip
+SOURCED_CAPTION = "caption"
+SOURCED_PAIRS = {"input_sourced_caption": "string", "target_sourced_caption": "string"}
+"""More columns of pairs, where photographs came with captions; null, or empty in lines, of those that did not."""
 ROW_GROUP = 100
 PAIR_GROUP = 4096
 _SLOT = KEY_LIMIT - 1
@@ -114,7 +118,7 @@ class CrossPairsExporter:
         writing = Writing(target, head)
         if writing.finished is not None:
             return writing.finished
-        for part in (labels_part(index, about), _table(pairs, said), _lines(pairs, said)):
+        for part in (labels_part(index, about), _table(pairs, said, sourced), _lines(pairs, said, sourced)):
             writing.add(part)
         with resized(source, by_label(index), self.options, about) as (images, rows):
             for number, of_shard in enumerate(_shards(rows, self.options.shard_bytes)):
@@ -157,8 +161,9 @@ def _report(said: Mapping[str, Phrases]) -> dict[str, Any]:
     return {"different_captions": len(counts), "caption_words": lengths}
 
 
-def _row(pair: _Pair, said: Mapping[str, Phrases]) -> dict[str, Any]:
+def _row(pair: _Pair, said: Mapping[str, Phrases], sourced: Sourced) -> dict[str, Any]:
     given, wanted = pair
+    theirs = [sourced.of(row.key)[SOURCED_CAPTION] for row in pair] if SOURCED_CAPTION in sourced.names else []
     return {
         "input_key": given.key,
         "target_key": wanted.key,
@@ -167,28 +172,31 @@ def _row(pair: _Pair, said: Mapping[str, Phrases]) -> dict[str, Any]:
         "input_caption": caption(said[given.key]),
         "target_caption": caption(said[wanted.key]),
         "differs": ", ".join(differing(said[given.key], said[wanted.key])),
+        **(dict(zip(SOURCED_PAIRS, theirs, strict=True)) if theirs else {}),
     }
 
 
-def _table(pairs: Sequence[_Pair], said: Mapping[str, Phrases]) -> Part:
+def _table(pairs: Sequence[_Pair], said: Mapping[str, Phrases], sourced: Sourced) -> Part:
     def write(here: Path) -> list[FileEntry]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema, remaining = schema_of(PAIRS), iter(pairs)
+        schema = schema_of(PAIRS | SOURCED_PAIRS if SOURCED_CAPTION in sourced.names else PAIRS)
+        remaining = iter(pairs)
         with hashed(here / TABLE) as out, pq.ParquetWriter(out, schema, **PARQUET, compression="zstd") as writer:
-            while group := [_row(pair, said) for pair in islice(remaining, PAIR_GROUP)]:
+            while group := [_row(pair, said, sourced) for pair in islice(remaining, PAIR_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=PAIR_GROUP)
         return [out.entry(TABLE)]
 
     return Part((TABLE,), write)
 
 
-def _lines(pairs: Sequence[_Pair], said: Mapping[str, Phrases]) -> Part:
+def _lines(pairs: Sequence[_Pair], said: Mapping[str, Phrases], sourced: Sourced) -> Part:
     def write(here: Path) -> list[FileEntry]:
         with hashed(here / LINES) as out:
             for pair in pairs:
-                out.write(canonical_json(_row(pair, said)))
+                row = _row(pair, said, sourced)
+                out.write(canonical_json(row | {name: row[name] or "" for name in SOURCED_PAIRS if name in row}))
         return [out.entry(LINES)]
 
     return Part((LINES,), write)
@@ -236,6 +244,7 @@ def _image(row: IndexRow, image: bytes, said: Mapping[str, Phrases], sourced: So
 def _card(head: Mapping[str, Any]) -> str:
     source, (least, most, mean) = head["source"], (head["caption_words"][n] for n in ("shortest", "longest", "mean"))
     words = ", sourced" if head.get("sourced") else ""
+    theirs = f", {', '.join(SOURCED_PAIRS)}" if SOURCED_CAPTION in head.get("sourced", ()) else ""
     tag, one = ("", "person") if head.get("real_people") else ("- synthetic\n", "synthetic identity")
     return f"""---
 license: {head["license"]}
@@ -261,7 +270,7 @@ the digest of every file is in `{MANIFEST}`.
 {choice_lines(head)}
 | file | content |
 |---|---|
-| `{TABLE}`, `{LINES}` | input_key, target_key, label, identity, input_caption, target_caption, differs |
+| `{TABLE}`, `{LINES}` | input_key, target_key, label, identity, input_caption, target_caption, differs{theirs} |
 | `data/images-*.parquet` | image, key, label, identity, cell, caption{words}; each image once |
 
 Images: face, RGB, {bytes_line(head)}.
@@ -271,7 +280,7 @@ Input and target differ in at least one factor (`differs`), and are never an ima
 A caption is made of what was measured, or asked for where nothing was measured, by fixed words (version
 {head["captions"]}): {head["different_captions"]:,} different ones, of {least} to {most} words,
 {mean} on average. Left and right are those of the picture. It says nothing of who somebody is.
-
+{_theirs_line(theirs)}
 ```python
 import io
 
@@ -297,3 +306,13 @@ faces = load_dataset("path/to/this/folder", "images", split="train")
 Labels {whose_labels(head)}. Cells are a model's estimates of appearance.
 {licence_line(head)}
 """
+
+
+def _theirs_line(theirs: str) -> str:
+    """Return what the card says of captions that came with photographs; nothing where none did."""
+    if not theirs:
+        return ""
+    return (
+        "What its source said of a picture stands beside it as sourced caption: of the whole picture, in the words of "
+        "whoever wrote it, which may tell who somebody is.\n"
+    )

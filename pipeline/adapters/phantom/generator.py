@@ -64,6 +64,8 @@ class PhantomGenerator:
 
     condition_names = CONDITION_NAMES
     condition_ranges = CONDITION_RANGES
+    unseen_conditions = ("age_offset_years",)
+    """A difference from the person's own age, which a picture does not show: no measure is held against it."""
     image_px = IMAGE_PX
     alignment: str | None = "phantom-112"
 

@@ -2,7 +2,12 @@
 
 A crawl that grows image by image would never publish anybody otherwise. An input that comes again gets a new number in
 the newer listing; its old row stands for nothing any more, and the account counts it once. Labels of somebody published
-are never reopened, and images that nobody labels cannot be.
+are never reopened.
+
+Images that nobody labels never come again either: nothing but their pixels says to which of them new ones belong, so
+that every one refused would be read again whenever the sources grow. New ones join whoever of theirs is published; a
+cluster that was too small at its time is somebody only where all of it is listed at once, in another place, or where
+its images get a label.
 """
 
 from __future__ import annotations
