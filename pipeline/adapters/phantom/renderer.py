@@ -176,9 +176,9 @@ def degrade(
 ) -> npt.NDArray[np.uint8]:
     """Gaussian blur (standard deviation in pixels, 0..3), then Gaussian sensor noise (levels of 255), per picture."""
     out = np.empty_like(faces_NHWC)
-    offsets = torch.arange(-8, 9, dtype=torch.float32)
+    offsets = torch.arange(-8, 9, dtype=torch.float32, device="cpu")
     for index, (face, blur, sigma) in enumerate(zip(faces_NHWC, blur_px_N, noise_sigma_N, strict=True)):
-        picture = torch.as_tensor(face, dtype=torch.float32).permute(2, 0, 1).unsqueeze(0)
+        picture = torch.as_tensor(face, dtype=torch.float32, device="cpu").permute(2, 0, 1).unsqueeze(0)
         if blur > 0.05:
             kernel = torch.exp(-0.5 * (offsets / float(blur)) ** 2)
             kernel = (kernel / kernel.sum()).expand(3, 1, -1)

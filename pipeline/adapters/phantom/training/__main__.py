@@ -70,9 +70,11 @@ def _stages(config: Training, weights: Path, workers: int, only: Sequence[str]) 
 
 
 def _device(parser: argparse.ArgumentParser, name: str) -> torch.device:
-    """Return a device that a tensor can be put on; else say so and leave."""
+    """Return a device that adds one and one; else say so and leave."""
     try:
-        return torch.empty(0, device=name).device
+        one = torch.ones((), device=name)
+        (one + one).item()  # so is a GPU found that this torch has no code for
+        return one.device
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {name}: {str(error).splitlines()[0]}; give cpu, or a GPU that this torch can use")
 

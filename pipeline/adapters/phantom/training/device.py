@@ -2,7 +2,8 @@
 
 A stage runs inside `torch.device(...)`, so whatever torch makes lies there; what comes from numpy is put there by
 `tensor_of`. Random numbers and initial weights are always drawn on the processor, so that a device changes what a
-training rounds, and not what it was given.
+training rounds, and not what it was given. A GPU may add in any order: a training that was stopped there ends alike,
+and not with the same bits.
 """
 
 from __future__ import annotations

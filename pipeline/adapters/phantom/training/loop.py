@@ -1,4 +1,5 @@
-"""The training loop: learning rates, checkpoints, resume, progress. A stopped run continues to the same bits.
+"""The training loop: learning rates, checkpoints, resume, progress. A stopped run continues to the same bits
+(on the processor; a GPU may add in any order).
 
 Every random number of a step comes from a generator keyed by (stage, step), so a checkpoint needs the parameters, the
 optimiser and the step, and nothing else.
@@ -166,25 +167,33 @@ def _restore(
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location=torch.get_default_device())
+    state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW wants its counts of steps to stay
     for key, model in models.items():
         model.load_state_dict(state["models"][key])
     for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(values)
     if average:
-        average.values = state["average"]
+        average.values = {name: value.to(torch.get_default_device()) for name, value in state["average"].items()}
     return int(state["step"])
 
 
 def load_trained(config: Training, name: str, model: nn.Module, *, averaged: bool = False) -> nn.Module:
     """Return `model` with a checkpoint's weights, ready for inference."""
     place = torch.get_default_device()
-    state = torch.load(config.home / "checkpoints" / f"{name}.pt", weights_only=True, map_location=place)
+    state = torch.load(config.home / "checkpoints" / f"{name}.pt", weights_only=True, map_location="cpu")
     model = model.to(place)
     model.load_state_dict(state["models"]["model"])
     if averaged:
         model.load_state_dict(state["average"], strict=False)
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def muon_and_adamw(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices of the model's `body` and AdamW for everything else; 1 is their usual rate."""
+    inner = [p for name, p in model.named_parameters() if name.startswith("body") and p.ndim > 1]
+    chosen = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in chosen]
+    return [Muon(inner, lr=0.02 * rate), adamw(outer, 1e-3 * rate, 0.02)]
 
 
 def adamw(parameters: Any, rate: float, decay: float = 0.01) -> torch.optim.Optimizer:
