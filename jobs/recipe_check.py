@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.domain.balance import Targets, require_room
 from pipeline.domain.conditions import Distribution
@@ -18,8 +18,13 @@ from pipeline.domain.licences import licence_of
 from pipeline.domain.ports import Bank, Filter, Generator, IdentitySampler, Measurer, ModelCard, Recogniser
 from pipeline.domain.recipe import Recipe
 
-FilterBuilder = Callable[..., Filter]
-"""Number of enrolled identities, and `planned` where they are yet to be -> a filter with its threshold resolved."""
+
+class FilterBuilder(Protocol):
+    """Number of enrolled identities, and `planned` where they are yet to be -> a filter with its threshold resolved."""
+
+    def __call__(self, enrolled: int, *, planned: bool = False) -> Filter:
+        """Return the filter for so many."""
+        ...
 
 
 def check_use(recipe: Recipe, where: str, cards: Iterable[ModelCard]) -> None:

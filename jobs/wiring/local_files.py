@@ -34,21 +34,29 @@ def read_whole(path: str, most_bytes: int, allowed: str) -> bytes:
             data = file.read(most_bytes + 1)
     except (OSError, RuntimeError, ValueError) as error:
         # beside OSError: `~somebody` who has no home here, a name with a zero byte
-        raise UnreadableError(f"cannot be read ({getattr(error, 'strerror', error)}); {allowed}") from None
+        raise UnreadableError(f"cannot be read ({_reason(error)}); {allowed}") from None
     if len(data) > most_bytes:
         raise UnreadableError(f"has more than the {most_bytes:,} bytes that are read; {allowed}")
     return data
 
 
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
 def local_file(out: str) -> Path:
     """Return a file that a verb will write or replace; raises OutputError where it cannot be one of this machine."""
-    path = Path(out).expanduser()
     if "://" in out:
         raise OutputError(f"--out {out}: is no file of this machine; name one")
-    if path.is_dir():
-        raise OutputError(f"--out {out}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
+    try:
+        path = Path(out).expanduser()
+        if path.is_dir():
+            raise OutputError(f"--out {out}: is a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise OutputError(f"--out {out}: there is no folder {path.parent}; make it first")
+    except (OSError, RuntimeError) as error:
+        # `~somebody` who has no home here, a name that is too long, a folder that may not be looked into
+        raise OutputError(f"--out {out}: cannot be written ({_reason(error)}); name another place") from None
     return path
 
 

@@ -39,8 +39,11 @@ def environment() -> dict[str, str]:
 
 
 def ending(code: int) -> str:
-    """Return how a process ended, in words, from its return code: `SIGSEGV`, `exit status 3`."""
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    """Return how a process ended, in words, from its return code: `SIGSEGV`, `signal 40`, `exit status 3`."""
+    if code >= 0:
+        return f"exit status {code}"
+    # most of the signals for real time have no name
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def answers() -> BinaryIO:
@@ -56,7 +59,8 @@ def limit(what: int, most: int, *, for_good: bool = True) -> None:
     Args:
         what: `resource.RLIMIT_...`.
         most: how much of it.
-        for_good: nor may this process raise it again. False for a limit that is: its soft limit alone is set.
+        for_good: nor may this process raise it again, unless it is a root that kept CAP_SYS_RESOURCE, which containers
+            take away. False for a limit that is raised later: its soft limit alone is set.
     """
     _, hard = resource.getrlimit(what)
     soft = most if hard == resource.RLIM_INFINITY else min(most, hard)

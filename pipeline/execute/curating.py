@@ -20,7 +20,7 @@ from pipeline.domain.fingerprint import Prints
 from pipeline.domain.manifest import Manifest, canonical_json, sha256_hex
 from pipeline.domain.seal import sealed_text
 from pipeline.domain.unit import Stage, Unit
-from pipeline.execute.afresh import HOW, begin_afresh, end_with_nobody
+from pipeline.execute.afresh import HOW, begin_afresh, end_with_nobody, hold_for_review
 from pipeline.execute.figures import counts_of, figures_of
 from pipeline.execute.funnel import funnel_of
 from pipeline.execute.galleries import prepare
@@ -70,7 +70,7 @@ def curate(session: Session, kit: Kit, asked: Reviewed | None = None) -> Publish
         try:
             require_none_unfinished(session.parts.store)
             reviewed = asked or Reviewed()
-            begin_afresh(session, kit)
+            begin_afresh(session, kit, reviewed)
             step = find_curation(session.parts, kit)
             if step.published and reviewed.table:
                 raise PlanMismatchError(
@@ -143,6 +143,7 @@ def _curated(session: Session, kit: Kit, books: Books, step: Step, reviewed: Rev
     before = what_stands(parts, kit, step, past)
     settle(session, kit, books, step, before, reviewed, ingest, clean)
     if reviewed.hold:
+        hold_for_review(parts, step.number)
         return None
     assigned = read_assigned(kit, parts, step.number)
     given = sorted(set(assigned.identity_N.tolist()))

@@ -104,8 +104,15 @@ def test_answers_are_alone_on_standard_output() -> None:
     assert told_by(ANSWERING) == [1]
 
 
-@pytest.mark.parametrize(("script", "said"), [("exit(3)", "exit status 3"), ("os.kill(os.getpid(), 9)", "SIGKILL")])
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), 9)", "SIGKILL"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
+    ],
+)
 def test_an_ending_is_told_in_words(script: str, said: str) -> None:
-    """A signal by its name, a status by its number."""
+    """A signal by its name where it has one, else as a status by its number."""
     done = subprocess.run([sys.executable, "-c", f"import os; {script}"], check=False)
     assert ending(done.returncode) == said

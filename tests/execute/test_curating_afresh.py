@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ import pytest
 
 from jobs import wiring
 from pipeline.adapters.stores import LocalStore, MemoryStore
-from pipeline.domain.errors import CalibrationError, PlanMismatchError, TargetNotReachedError
+from pipeline.domain.errors import CalibrationError, LeaseHeldError, PlanMismatchError, TargetNotReachedError
+from pipeline.domain.review import decisions_of
+from pipeline.execute.afresh import LOOK_S
 from pipeline.execute.settling import Reviewed
-from tests.crawls import crawl, crawl_recipe, crawled, gather
+from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes
 from tests.recipes import MADE_UP
-from tests.worlds import mint, problems, sketches
+from tests.worlds import copy_of, mint, problems, sketches
 
 PEOPLE = {f"p{n:02d}": range(3) for n in range(4)}
 NOBODY = {"filters": [{"use": "range", "measure": "yaw_deg", "min": 80}]}
@@ -55,8 +60,12 @@ def test_after_nobody_was_left_a_milder_recipe_makes_what_it_makes_in_an_empty_p
 
 
 def test_the_same_recipe_over_the_same_photographs_looks_at_none_again(root: Path) -> None:
-    """What cannot end otherwise is told at once, from what was found: the photographs themselves need not be there."""
+    """What cannot end otherwise is told at once, from what was found: the photographs themselves need not be there.
+
+    A link that leads nowhere will not either, until the listing tells of it.
+    """
     store = MemoryStore()
+    (root / "p00" / "broken.png").symlink_to("nowhere.png")
     with pytest.raises(TargetNotReachedError):
         gather(crawled(root, **NOBODY), store)
     before = held(store)
@@ -120,6 +129,67 @@ def test_what_was_stopped_half_way_gives_way_to_no_other_recipe(root: Path) -> N
     assert held(store) == before
 
 
+def test_what_came_to_nobody_gives_way_to_no_dataset_of_another_name(root: Path) -> None:
+    """Somebody who names a wrong place removes nothing of whoever works there."""
+    store = MemoryStore()
+    with pytest.raises(TargetNotReachedError):
+        gather(crawled(root, **NOBODY), store)
+    before = held(store)
+    with pytest.raises(PlanMismatchError, match=r"holds a dataset of another recipe \(filters"):
+        gather(crawled(root, name="somebody-elses"), store)
+    assert held(store) == before
+
+
+def reviewing(**changes: Any) -> dict[str, Any]:
+    """Return how to curate so that everybody is in the review queue."""
+    return {"curate": {**crawl_recipe(Path("anywhere"))["curate"], "review": {"margin_cos": 0.5}}, **changes}
+
+
+def decided(store: MemoryStore, word: str, many: int) -> Reviewed:
+    """Return the queue of a store as people give it back, with a decision about the first faces of it."""
+    head, *lines = store.get("private/review/g0.csv").decode().splitlines()
+    faces = [line for line in lines if line.startswith("face,")]
+    table = "\n".join([head, *(line + word for line in faces[:many])]).encode()
+    return Reviewed(decisions_of(table, "given.csv"), table)
+
+
+def test_what_people_decided_is_not_forgotten(root: Path) -> None:
+    """Whom people refused does not come back under a milder recipe, unless they give decisions anew or take them back.
+
+    Decisions under the recipe that stands are about what it found: new photographs wait.
+    """
+    store = MemoryStore()
+    gather(crawled(root, **reviewing(**NOBODY)), store, Reviewed(hold=True))
+    refused = decided(store, "refuse", 1)
+    with pytest.raises(TargetNotReachedError):
+        gather(crawled(root, **reviewing(**NOBODY)), store, refused)
+    before = held(store)
+    with pytest.raises(PlanMismatchError, match=r"people decided about what is here .* again with --decisions"):
+        gather(crawled(root, **reviewing()), store)
+    assert held(store) == before
+    taken_back = copy_of(store)
+    assert gather(crawled(root, **reviewing()), store, refused).manifest.counts["images"] == 11
+    assert list(outcomes(store).values()).count((None, "refused_by_review")) == 1
+    crawl(root, {"p09": range(3)})
+    with pytest.raises(TargetNotReachedError):
+        gather(crawled(root, **reviewing(**NOBODY)), taken_back, decided(taken_back, "", 0))
+    assert gather(crawled(root, **reviewing()), taken_back).manifest.counts["images"] == 15
+
+
+def test_what_is_held_for_review_gives_way_to_nothing(root: Path) -> None:
+    """A queue that people are asked to go through stays what it is about, though an earlier run had come to nobody."""
+    store = MemoryStore()
+    with pytest.raises(TargetNotReachedError):
+        gather(crawled(root, **NOBODY), store)
+    gather(crawled(root, **NOBODY), store, Reviewed(hold=True))
+    before = held(store)
+    with pytest.raises(PlanMismatchError, match=r"holds a dataset of another recipe \(filters"):
+        gather(crawled(root), store)
+    crawl(root, {"p09": range(3)})
+    gather(crawled(root, **NOBODY), store, Reviewed(hold=True))
+    assert held(store) == before
+
+
 def test_a_minted_dataset_gives_way_to_no_curation(root: Path) -> None:
     """What was enrolled for a dataset that is to be minted is nothing that a curation may remove."""
     store = MemoryStore()
@@ -164,6 +234,42 @@ def test_a_run_that_is_killed_while_it_begins_afresh_is_gone_on_with(root: Path,
     gather(crawled(root), store)
     gather(crawled(root), anew)
     assert held(store) == held(anew)
+
+
+class _TakenOverStore(MemoryStore):
+    """A store whose process sleeps past its lease while it removes a file; meanwhile another run publishes."""
+
+    before_removing: Callable[[], None] | None = None
+    taken: str = ""
+
+    def delete(self, path: str) -> None:
+        """Remove a file, at once or when it is another's."""
+        if self.before_removing is not None and path.startswith("segments/"):
+            others, self.before_removing, self.taken = self.before_removing, None, path
+            others()
+        super().delete(path)
+
+
+def test_whoever_was_replaced_while_it_removed_takes_nothing_of_the_other(root: Path) -> None:
+    """The file in hand may be gone, which another run makes again; every other file of the published version stays."""
+    store, published = _TakenOverStore(), dict[str, bytes]()
+    with pytest.raises(TargetNotReachedError):
+        gather(crawled(root, **NOBODY), store)
+
+    def replace() -> None:
+        lease = max(store.list("runs/lease-"))
+        store.put(lease, json.dumps({**json.loads(store.get(lease)), "expires_s": 0.0}).encode())
+        gather(crawled(root), store)
+        published.update(held(store))
+        time.sleep(LOOK_S)
+
+    store.before_removing = replace
+    with pytest.raises(LeaseHeldError):
+        gather(crawled(root), store)
+    assert "versions/v000001/manifest.json" in published
+    assert published.keys() - held(store).keys() == {store.taken}
+    assert gather(crawled(root), store).manifest.version == "v000001"
+    assert held(store) == published
 
 
 def test_a_gallery_that_gives_no_threshold_is_told_before_anything_is_listed(root: Path) -> None:

@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
+from jobs import wiring
+from jobs.recipe_check import check_readings
+from pipeline.adapters.generators.vec2face.generator import Vec2Face, Vec2FacePlus
 from pipeline.adapters.sketch import SketchGenerator
 from pipeline.domain.errors import UserError
+from pipeline.domain.recipe import Recipe, parse_recipe
 from tests.recipes import sketch_recipe
 from tests.worlds import sketches
+
+
+def recipe_of(**changes: Any) -> Recipe:
+    """Return a recipe whose parts need not fit each other."""
+    return parse_recipe(wiring.full_model(), sketch_recipe(**changes), "r")
+
 
 CELL: dict[str, Any] = {"use": "cell-agreement", "min": 0.5}
 
@@ -73,6 +83,23 @@ def test_nothing_is_held_against_what_no_picture_shows(
     with pytest.raises(UserError, match=message) as told:
         sketches(conditions=conditions, filters=filters)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("generator", "options"), [(Vec2Face, {"use": "vec2face"}), (Vec2FacePlus, {"use": "vec2face-plus"})]
+)
+def test_how_far_vec2face_moves_a_vector_is_held_against_no_measure(
+    generator: type[Vec2Face], options: dict[str, Any]
+) -> None:
+    """No measure reads `vector_sigma`; poses, which are seen, may be filtered."""
+    node = {"config": "reduced", "weights": {"uri": "formula:vec2face"}, **options}
+    built = wiring.build("generator", recipe_of(generator=node).generator)
+    assert isinstance(built, generator)
+    conditions = {"vector_sigma": {"use": "constant", "value": 0.3}, "yaw_deg": {"use": "constant", "value": 9}}
+    held = {"use": "condition", "condition": "vector_sigma", "measure": "yaw_deg", "tolerance": 5}
+    with pytest.raises(UserError, match=r"filters.0.condition: got 'vector_sigma', .* can be measured: yaw_deg;"):
+        check_readings(recipe_of(conditions=conditions, filters=[held]), "r", built)
+    check_readings(recipe_of(conditions=conditions, filters=[{**held, "condition": "yaw_deg"}]), "r", built)
 
 
 def test_filters_on_siblings_and_cells_need_no_measure_of_the_recipe() -> None:

@@ -57,6 +57,8 @@ class Vec2Face:
     """
 
     condition_names: tuple[str, ...] = (VECTOR_SIGMA,)
+    unseen_conditions = (VECTOR_SIGMA,)
+    """How far vectors are moved from their person's, which no picture alone shows."""
     condition_ranges: Mapping[str, tuple[float, float]] = {VECTOR_SIGMA: (0.0, 5.0)}
     image_px = 112
     alignment: str | None = ALIGNMENT
