@@ -131,7 +131,6 @@ def small(home: Path) -> config.Training:
         attributes=rounds(short.attributes[-1:]),
         likeness=dataclasses.replace(short.likeness, schedule=brief),
         **dict.fromkeys(("crops", "decoder", "flow", "reader", "finish"), brief),
-        pool=4,
         sampler={**short.sampler, "steps": 2},
     )
 

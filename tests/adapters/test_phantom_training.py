@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from pipeline.adapters.phantom.training import config, draws, flow
 from pipeline.adapters.phantom.training.__main__ import main
+from pipeline.adapters.phantom.training.augment import to_input
 from pipeline.adapters.phantom.training.autoencoder import focus
-from pipeline.adapters.phantom.training.finish import detail_loss, grid
+from pipeline.adapters.phantom.training.finish import Prices, aims, detail_loss, grid, others, sharpness
 from pipeline.adapters.phantom.training.groups import AGE_BANDS, by_group
 from pipeline.adapters.phantom.training.measure_generator import edges, own_pairs, pairs, templates
 from pipeline.adapters.phantom.training.reader import READS, scaled
@@ -88,6 +89,18 @@ def test_groups_state_their_widest_gap() -> None:
     assert found["widest_gap"] == pytest.approx(0.2)
 
 
+def test_a_gap_is_told_from_what_a_division_at_random_gives() -> None:
+    """Groups that differ lie further apart than by chance; groups that do not, hardly ever."""
+    rng = np.random.default_rng(11)
+    groups = {"presentation": np.arange(400) % 2, "tone": rng.integers(0, 3, 400)}
+    values = rng.normal(0, 1, 400) + 0.5 * groups["presentation"]
+    found = by_group(groups, lambda of: float(values[of].mean()), np.random.default_rng(12))
+    gaps = {name: max(found[name].values()) - min(found[name].values()) for name in groups}
+    assert gaps["presentation"] > 2 * found["gap_by_chance"]["presentation"]
+    assert 0.1 < found["gap_by_chance"]["tone"] < 0.4
+    assert gaps["tone"] < found["gap_by_chance"]["tone"]
+
+
 def test_blur_lowers_edges_of_any_brightness_alike() -> None:
     """A picture at half its light has the edges of the whole one, and a blurred one has fewer."""
     noise = np.random.default_rng(4).integers(40, 216, (1, 112, 112, 3))
@@ -126,6 +139,48 @@ def test_detail_is_that_of_the_face_and_not_of_its_light(gain: float, seed: int)
     assert float(detail_loss(clean, clean, weight).mean()) == 0
     assert float(detail_loss(dim, clean, weight).mean()) < 0.2 * float(detail_loss(blurred, clean, weight).mean())
     assert float(detail_loss(grainy, clean, weight).mean()) > float(detail_loss(dim, clean, weight).mean())
+
+
+def test_what_is_priced_is_what_is_measured() -> None:
+    """The sharpness that the decoder is asked for is that of the card, on pictures that nothing has stored yet."""
+    faces = np.random.default_rng(5).integers(0, 256, (3, 112, 112, 3)).astype(np.uint8)
+    np.testing.assert_allclose(sharpness(to_input(faces)).numpy(), edges(faces), rtol=1e-4)
+
+
+def test_a_group_that_lacks_sharpness_pays_more_until_it_lacks_none() -> None:
+    """A price rises with what its own group lacks, however often the group is drawn, and falls when that turns."""
+    prices, of = Prices(2), torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    lacking, share = torch.tensor([0.1, 0.3, -0.2, 0.0]), torch.tensor([1.0, 3.0, 1.0, 1.0])
+    prices.rise(lacking, of, share)
+    ratio = float(prices.price_G[0] / prices.price_G[1])
+    assert float(prices.price_G[0]) > 0 > float(prices.price_G[1])
+    assert ratio == pytest.approx((0.1 + 0.3 / 3) / (4 / 3) / -0.1)
+    assert float(prices.cost(lacking, of)) == pytest.approx(float((of @ prices.price_G * lacking).mean()))
+    for _ in range(10):
+        prices.rise(-lacking, of, share)
+    assert float(prices.price_G[0]) < 0 < float(prices.price_G[1])
+
+
+def test_aims_have_the_means_of_renders_in_every_group() -> None:
+    """What is asked of a picture goes with what is drawn of it, and of no group more or less than its renders have."""
+    rng = np.random.default_rng(8)
+    member = np.concatenate([np.eye(3)[rng.integers(0, 3, 400)], np.eye(2)[rng.integers(0, 2, 400)]], axis=1)
+    drawn = rng.normal(10.0, 2.0, 400)
+    rendered = drawn + member @ [0.5, 1.0, 2.0, 0.0, -0.7] + rng.normal(0.0, 2.0, 400)
+    wanted = aims(drawn, rendered, member.astype(np.float32))
+    np.testing.assert_allclose(member.T @ wanted, member.T @ rendered, rtol=1e-6)
+    assert np.corrcoef(wanted, drawn)[0, 1] > 0.9 > np.corrcoef(rendered, drawn)[0, 1]
+
+
+def test_a_picture_is_told_nothing_of_itself() -> None:
+    """What a picture is sampled for is the mean of its person's other pictures, whatever it shows itself."""
+    emb = np.random.default_rng(9).normal(size=(7, 5)).astype(np.float32)
+    owner = np.array([0, 0, 0, 1, 1, 1, 1])
+    found = others(emb, owner)
+    mean = emb[[3, 4, 6]].mean(0)
+    np.testing.assert_allclose(found[5], mean / np.linalg.norm(mean), rtol=1e-5)
+    emb[5] *= -3
+    np.testing.assert_allclose(others(emb, owner)[5], found[5], rtol=1e-4)
 
 
 def test_a_pattern_that_all_pictures_share_is_told_from_what_each_has() -> None:

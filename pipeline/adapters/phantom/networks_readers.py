@@ -50,10 +50,10 @@ def lift(faces_NCHW: Tensor) -> Tensor:
 class ConditioningRecogniser(nn.Module):
     """Residual net; its space is the one the generator is told identities in."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(4), _conv(48, 32, 3), nn.ReLU(),
+            nn.PixelUnshuffle(4), _conv(16 * inputs, 32, 3), nn.ReLU(),
             _conv(32, 72, 3, stride=2), nn.ReLU(), _Plain(72), _Plain(72),
             _conv(72, 128, 3, stride=2), nn.ReLU(), _Plain(128), _Plain(128),
             _conv(128, 32, 1), nn.Flatten(),

@@ -51,11 +51,7 @@ def train_attributes(config: Training) -> None:
 def _optimisers(model: nn.Module, part: Round) -> list[torch.optim.Optimizer]:
     if not part.muon:
         return [loop.adamw(model.parameters(), part.schedule.rate, 0.03)]
-    inner = [p for name, p in model.named_parameters() if name.startswith("body") and p.ndim > 1]
-    chosen = {id(p) for p in inner}
-    outer = [p for p in model.parameters() if id(p) not in chosen]
-    rate = part.schedule.rate
-    return [loop.Muon(inner, lr=0.02 * rate), loop.adamw(outer, 1e-3 * rate, 0.02)]
+    return loop.muon_and_adamw(model, part.schedule.rate)
 
 
 def truth_of(config: Training, names: tuple[str, ...], drawn: Drawn) -> dict[str, npt.NDArray[np.float32]]:

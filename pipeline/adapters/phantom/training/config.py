@@ -4,6 +4,7 @@ A draw is a set of rendered identities that only certain models ever see. Condit
 generator and bank share draw A: A1 and A2; A3, which has dark tones only, because little light comes back from them and
 a network needs more pictures to learn their details; and A4 and A5 with many identities of few pictures each, so that
 who somebody is is learnt and not who was drawn. A6 and A7 show people of A4 and A5 older or younger, EA those of E. The
+last part of the decoder's training has F, whose people the flow never saw: it is their like that users ask for. The
 judge has B and J, the auditor C and D, the attribute model all four and W, where heads turn to profile and things cover
 faces; choices are made on V, thresholds are set on H and every figure is measured on E, or on EW where the attribute
 model's readings of such pictures are meant.
@@ -22,6 +23,7 @@ SEED = 20261
 ROLES = ("conditioning", "judge", "auditor")
 GENERATOR_DRAWS = ("A1", "A2", "A3", "A4", "A5")
 AGED_DRAWS = ("A6", "A7")  # older and younger pictures of people of A4 and A5, for the flow alone
+FINISH_DRAWS = ("F",)  # for the decoder's last part
 BANK_DRAWS = ("A1", "A2", "A4", "A5")  # evenly over all tones, as new identities shall be
 KEPT_DRAWS = ("A1", "A2")  # of these the bank keeps every identity's mean
 ROLE_DRAWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -109,8 +111,6 @@ class Training:
     """How the trained flow is then made to answer for who its samples show, and how."""
     finish: Schedule
     """Decoder alone, on latents that the finished flow sampled."""
-    pool: int
-    """How many latents are sampled for that."""
     supersample: float = 1.25
     latent_channels: int = 12
     seed: int = SEED
@@ -146,6 +146,7 @@ def full(home: Path) -> Training:
             "A7": Draw(27, 8000, 1, people_of="A5", aged=True),
             "EA": Draw(28, 500, 3, people_of="E", aged=True),
             "W": Draw(29, 3000, 3, wide=True),
+            "F": Draw(31, 1500, 4),
             "EW": Draw(30, 400, 4, wide=True),
         },
         recognisers={
@@ -153,14 +154,13 @@ def full(home: Path) -> Training:
             "judge": (Round(("B", "J"), Schedule(2000, 96, 1.0, decay=0.6)),),
             "auditor": (Round(("C", "D"), Schedule(2000, 96, 1.0, decay=0.6)),),
         },
-        attributes=(Round(("B", "C", "D", "J", "W"), Schedule(3400, 64, 1.0, decay=0.7)),),
+        attributes=(Round(("B", "C", "D", "J", "W"), Schedule(6800, 64, 1.0, decay=0.7)),),
         crops=Schedule(14000, 16, 2e-3, decay=0.5),
         decoder=Schedule(1000, 12, 8e-4, decay=0.5, warmup=20),
         flow=Schedule(8400, 72, 1.0, decay=0.45),
-        likeness=Likeness(Schedule(420, 36, 0.3, decay=0.8, warmup=20), 12, 0.8, kept=0.5),
-        reader=Schedule(1800, 72, 2e-3, decay=0.6),
-        finish=Schedule(3600, 16, 1e-3, decay=0.5, warmup=20),
-        pool=6000,
+        likeness=Likeness(Schedule(840, 36, 0.3, decay=0.8, warmup=20), 12, 0.8, kept=0.5, asked=1.5),
+        reader=Schedule(3600, 72, 1.0, decay=0.7),
+        finish=Schedule(4400, 16, 1e-3, decay=0.5, warmup=20),
     )
 
 
@@ -175,7 +175,7 @@ def short(home: Path) -> Training:
         }
         | {"A6": Draw(12, 8, 1, people_of="A4", aged=True), "A7": Draw(13, 8, 1, people_of="A5", aged=True)}
         | {"EA": Draw(14, 8, 2, people_of="E", aged=True), "W": Draw(15, 8, 2, wide=True)}
-        | {"EW": Draw(16, 8, 2, wide=True)},
+        | {"EW": Draw(16, 8, 2, wide=True), "F": Draw(17, 8, 2)},
         recognisers={
             "conditioning": (Round(("A1", "A2"), tiny, muon=False), Round(("A1", "A2"), tiny)),
             "judge": (Round(("B", "J"), tiny),),
@@ -188,7 +188,6 @@ def short(home: Path) -> Training:
         likeness=Likeness(tiny, 2, 0.7),
         reader=tiny,
         finish=tiny,
-        pool=20,
         supersample=1.0,
         checkpoint_s=0.0,
         held_out=8,

@@ -17,5 +17,7 @@ from torch import Tensor
 
 
 def tensor_of(array: npt.NDArray[Any]) -> Tensor:
-    """Return an array as a tensor on the device of the stage; on the processor it shares its memory."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.get_default_device())
+    """Return an array as a tensor on the device of the stage; on the processor it shares its memory, where that may be
+    written to.
+    """
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(torch.get_default_device())

@@ -19,6 +19,7 @@ from pipeline.adapters.phantom.training.bank import CELLS, fit_bank
 from pipeline.adapters.phantom.training.config import (
     AGED_DRAWS,
     BANK_DRAWS,
+    FINISH_DRAWS,
     GENERATOR_DRAWS,
     ROLE_DRAWS,
     ROLES,
@@ -29,7 +30,7 @@ from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.recognition import load_recogniser
 
 _COMMON = {"licence": "Apache-2.0", "source": "trained from nothing on rendered phantoms"}
-_EPOCHS = {"generator": 4, "conditioning": 3, "judge": 2, "auditor": 2, "attributes": 3, "bank": 3}
+_EPOCHS = {"generator": 5, "conditioning": 3, "judge": 2, "auditor": 2, "attributes": 4, "bank": 3}
 _ARCHITECTURES = {
     "generator": "convolutional decoder (latents 14 x 14) and flow-matching transformer with adaptive norms",
     "conditioning": "residual net on logarithms of light, CosFace 0.35",
@@ -73,7 +74,7 @@ def _generator(config: Training, folder: Path) -> dict[str, Any]:
     return _write(folder, "generator", generator) | {
         "latent_channels": config.latent_channels, "latent_side": flow.latent_side, "image_px": 112,
         "space": "phantom-conditioning", "sampler": dict(config.sampler),
-        "draws": _draws(config, (*GENERATOR_DRAWS, *AGED_DRAWS)),
+        "draws": _draws(config, (*GENERATOR_DRAWS, *AGED_DRAWS, *FINISH_DRAWS)),
     }  # fmt: skip
 
 

@@ -5,12 +5,14 @@ comes out smooth, most of all on old and bearded faces. Here every latent was sa
 were also rendered, so it is known how much detail the picture should have, and where. Four things are asked: that much
 detail, on two scales; detail that a critic takes for a render's, and without the decoder's grid; the person (the
 conditioning recogniser says); and, for what is coarser than a few pixels, the picture that the decoder drew before.
+What a group of people lacks of its renders' sharpness has a price that rises until it lacks nothing.
 Half of every batch are latents of true renders, where the picture itself is known.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,28 +20,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.adapters.phantom.networks import Decoder, sample_latents, sigma_schedule
+from pipeline.adapters.phantom.networks import CONDITIONS, Decoder, sample_latents, scale_conditions, sigma_schedule
 from pipeline.adapters.phantom.networks_readers import lift
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import to_input
 from pipeline.adapters.phantom.training.autoencoder import (
     Critic,
+    encode,
     focus,
     load_autoencoder,
     off_neighbours,
     picture_loss,
 )
-from pipeline.adapters.phantom.training.config import AGED_DRAWS, GENERATOR_DRAWS, Training
+from pipeline.adapters.phantom.training.config import FINISH_DRAWS, Training
 from pipeline.adapters.phantom.training.device import tensor_of
 from pipeline.adapters.phantom.training.draws import load_draws
-from pipeline.adapters.phantom.training.flow import Batches, load_flow
-from pipeline.adapters.phantom.training.groups import BEARDED
-from pipeline.adapters.phantom.training.recognition import load_recogniser
+from pipeline.adapters.phantom.training.flow import load_flow
+from pipeline.adapters.phantom.training.groups import BEARDED, GROUPINGS, grouped
+from pipeline.adapters.phantom.training.recognition import embed, load_recogniser
 
 _BATCH = 16
 _BLOCK_PX = 8  # what one place of the latents is drawn as
 _MORE_BEARDED = 2.5  # one face in eight has a beard, and of all that is smoothed beards are smoothed most
 _OLD_YEARS, _HEED = 45.0, 2.2  # what is asked of wrinkled and bearded faces counts for more
+_RISE = 0.02  # of a price in a step, for all the sharpness that its group lacks
 _ENOUGH = 6e-4  # of the window's mean light: detail below this is nothing
 
 
@@ -69,6 +73,37 @@ def detail_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Te
     return loss_N
 
 
+def sharpness(faces_NCHW: Tensor) -> Tensor:
+    """What `measure_generator.edges` measures, (N,), with a gradient and before anything is stored."""
+    window = (faces_NCHW[:, :, 36:100, 26:86].mean(1) + 1.0) * 127.5
+    window = window / (window.mean((1, 2), keepdim=True) + 8.0)
+    inner = 4 * window[:, 1:-1, 1:-1] - window[:, :-2, 1:-1] - window[:, 2:, 1:-1]
+    return (inner - window[:, 1:-1, :-2] - window[:, 1:-1, 2:]).abs().mean((1, 2))
+
+
+class Prices(nn.Module):
+    """What every group's sharpness is worth: a price rises while its group is less sharp than its renders, and falls
+    while it is sharper, so that in the end nobody's faces are smoother than anybody else's (dual ascent on the
+    constraint that the groups' means agree with their renders').
+    """
+
+    price_G: Tensor
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.register_buffer("price_G", torch.zeros(groups))
+
+    def cost(self, lacking_N: Tensor, member_NG: Tensor) -> Tensor:
+        """Return what lacks, at the prices of the groups that each picture is of."""
+        return ((member_NG @ self.price_G) * lacking_N).mean()
+
+    @torch.no_grad()
+    def rise(self, lacking_N: Tensor, member_NG: Tensor, share_N: Tensor) -> None:
+        """Move every price by what its group lacks on average; `share_N` says how much too often each is drawn."""
+        counts_NG = member_NG / share_N[:, None]
+        self.price_G += _RISE * (lacking_N @ counts_NG) / counts_NG.sum(0).clamp(min=1e-6)
+
+
 def grid(faces_NCHW: Tensor) -> Tensor:
     """How strong a pattern is that all pictures share and that repeats with the decoder's blocks: renders have none."""
     n, channels, height, width = faces_NCHW.shape
@@ -78,61 +113,125 @@ def grid(faces_NCHW: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample_pool(config: Training) -> None:
-    """Write `finish_data.npz`: latents of the finished flow for rows of its draws, and which rows they are of."""
+    """Write `finish_data.npz`: latents of the finished flow for every picture of the draws, latents of the pictures
+    themselves, and their embeddings. Each is sampled for what the other pictures of its person say of them.
+    """
     path = config.home / "finish_data.npz"
     if path.exists():
         return
-    batches, flow, rng = Batches(config), load_flow(config), config.rng("finish", 2**31)
-    rows = np.sort(rng.choice(len(batches.owner_N), size=min(config.pool, len(batches.owner_N)), replace=False))
+    drawn, flow, rng = load_draws(config, FINISH_DRAWS), load_flow(config), config.rng("finish", 2**31)
+    emb_ND = embed(load_recogniser(config, "conditioning"), drawn.faces_NHWC)
+    who_ND = tensor_of(others(emb_ND, drawn.owner_N))
+    asked_NK = np.stack([drawn.truth(name) for name, _, _ in CONDITIONS], axis=1).astype(np.float32)
+    wanted_NK = scale_conditions(tensor_of(asked_NK))
     sigmas = sigma_schedule(int(config.sampler["steps"]), config.sampler["shift"])
     guidance = float(config.sampler["guidance"])
     shape, parts = (flow.latent_channels, flow.latent_side, flow.latent_side), []
-    for start in range(0, len(rows), _BATCH):
-        some = rows[start : start + _BATCH]
-        noise = tensor_of(rng.standard_normal((len(some), *shape), dtype=np.float32))
-        wanted = batches.wanted_NK[some]
-        who = tensor_of(batches.template(batches.owner_N[some], rng))
+    for start in range(0, len(emb_ND), _BATCH):
+        who, wanted = who_ND[start : start + _BATCH], wanted_NK[start : start + _BATCH]
+        noise = tensor_of(rng.standard_normal((len(who), *shape), dtype=np.float32))
         has = torch.ones_like(wanted)
         parts.append(sample_latents(flow, noise, who, wanted, has, sigmas=sigmas, guidance=guidance))
+    encoded, _ = encode(config, FINISH_DRAWS)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, rows=rows, latents=torch.cat(parts).half().cpu().numpy())
+        np.savez(file, latents=torch.cat(parts).half().cpu().numpy(), encoded=encoded, emb=emb_ND)
     partial.replace(path)
+
+
+def others(emb_ND: npt.NDArray[np.float32], owner_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return of every picture the unit mean of the other pictures of its person; everybody has two or more."""
+    return _unit(_sums(emb_ND, owner_N) - emb_ND)
+
+
+def _sums(emb_ND: npt.NDArray[np.float32], owner_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return np.stack([emb_ND[owner_N == owner].sum(0) for owner in range(int(owner_N[-1]) + 1)])[owner_N]
+
+
+def _unit(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True), dtype=np.float32)
+
+
+class _Some(NamedTuple):
+    """A batch of pictures: their latents, renders, weights of places, templates of whom they show, how much each is
+    heeded, which groups each is of, how much more often than evenly it is drawn, and how sharp it should be.
+    """
+
+    latents: Tensor
+    true_NCHW: Tensor
+    weight_N1HW: Tensor
+    who_ND: Tensor
+    heed_N: Tensor
+    member_NG: Tensor
+    share_N: Tensor
+    aim_N: Tensor
+
+
+def aims(
+    drawn_N: npt.NDArray[np.float64], rendered_N: npt.NDArray[np.float64], member_NG: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return sharpnesses that go with `drawn_N` picture by picture and have the means of `rendered_N` in every group.
+
+    Each group adds its own part to what is drawn (least squares; the residuals of membership columns sum to nought).
+    """
+    more_G = np.linalg.lstsq(member_NG.astype(np.float64), rendered_N - drawn_N, rcond=None)[0]
+    return np.asarray(drawn_N + member_NG @ more_G, dtype=np.float32)
 
 
 class _Pairs:
     """Makes batches: latents, the renders they belong to, weights of places, and whose they are."""
 
     def __init__(self, config: Training) -> None:
-        drawn = load_draws(config, (*GENERATOR_DRAWS, *AGED_DRAWS))
-        self.batches = Batches(config)
+        drawn = load_draws(config, FINISH_DRAWS)
+        with np.load(config.home / "flow_data.npz") as data:
+            self.moments = tensor_of(data["moments"])
         with np.load(config.home / "finish_data.npz") as data:
-            self.rows: npt.NDArray[np.int64] = data["rows"]
             self.latents: npt.NDArray[np.float16] = data["latents"]
-        self.faces_NHWC, self.landmarks_N52 = drawn.faces_NHWC[self.rows], drawn.landmarks_N52[self.rows]
-        self.encoded = self.batches.latents[self.rows].astype(np.float32)
-        share_N = 1.0 + _MORE_BEARDED * (drawn.truth("beard")[self.rows] >= BEARDED)
+            self.encoded: npt.NDArray[np.float16] = data["encoded"]
+            emb_ND: npt.NDArray[np.float32] = data["emb"]
+        self.faces_NHWC, self.landmarks_N52 = drawn.faces_NHWC, drawn.landmarks_N52
+        self.who_ND = _unit(_sums(emb_ND, drawn.owner_N))
+        bearded = drawn.truth("beard") >= BEARDED
+        share_N = 1.0 + _MORE_BEARDED * bearded
         self.share_N = share_N / share_N.sum()
-        hard = (drawn.truth("beard")[self.rows] >= BEARDED) | (drawn.truth("age_years")[self.rows] >= _OLD_YEARS)
-        self.heed_N = tensor_of(np.where(hard, _HEED, 1.0).astype(np.float32))
+        self.heed_N = np.where(bearded | (drawn.truth("age_years") >= _OLD_YEARS), _HEED, 1.0).astype(np.float32)
+        members = [places[:, None] == np.arange(len(GROUPINGS[name])) for name, places in grouped(drawn.truth).items()]
+        self.member_NG = np.concatenate(members, axis=1).astype(np.float32)
+        self.aim_N: npt.NDArray[np.float32]
+        """How sharp every sampled picture should come out, once `aim` has said so."""
 
-    def some(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return latents (sampled ones first, then as many encoded), renders, weights, templates and heed."""
-        chosen = rng.choice(len(self.rows), size=min(size, len(self.rows)), replace=False, p=self.share_N)
-        scale = self.batches.moments[:, None, :, None, None]
+    @torch.no_grad()
+    def aim(self, before: Decoder) -> None:
+        """Set how sharp pictures should be, beginning from those that a decoder draws.
+
+        Locks and lines of a sampled picture are others than those of the render it is paired with: the two differ in
+        sharpness by a fifth, and a group's mean over a batch by more than groups shall. So every picture's aim is what
+        `before` draws of it, and what its groups' renders have beyond that; by group, aims and renders agree.
+        """
+        drawn, rendered = [], []
+        for start in range(0, len(self.latents), _BATCH):
+            some = slice(start, start + _BATCH)
+            drawn.append(sharpness(before(tensor_of(self.latents[some].astype(np.float32)))))
+            rendered.append(sharpness(to_input(self.faces_NHWC[some])))
+        drawn_N, rendered_N = (torch.cat(parts).double().cpu().numpy() for parts in (drawn, rendered))
+        self.aim_N = aims(drawn_N, rendered_N, self.member_NG)
+
+    def some(self, size: int, rng: np.random.Generator) -> _Some:
+        """Return pictures to learn from; the first half of the latents were sampled, the others encoded."""
+        count = len(self.latents)
+        chosen = rng.choice(count, size=min(size, count), replace=False, p=self.share_N)
+        scale = self.moments[:, None, :, None, None]
         half = len(chosen) // 2
-        known = (tensor_of(self.encoded[chosen[half:]]) - scale[0]) / scale[1]
+        known = (tensor_of(self.encoded[chosen[half:]].astype(np.float32)) - scale[0]) / scale[1]
         noise = tensor_of(rng.standard_normal(known.shape, dtype=np.float32))
         made = tensor_of(self.latents[chosen[:half]].astype(np.float32))
-        who = self.batches.template(self.batches.owner_N[self.rows[chosen]], rng, whole=True)
         latents = torch.cat((made, known + 0.1 * noise))
-        return (
-            latents,
-            to_input(self.faces_NHWC[chosen]),
-            focus(self.landmarks_N52[chosen]),
-            tensor_of(who),
-            self.heed_N[chosen],
-        )
+        share_N = (self.share_N[chosen] * count).astype(np.float32)
+        return _Some(
+            latents, to_input(self.faces_NHWC[chosen]), focus(self.landmarks_N52[chosen]),
+            tensor_of(self.who_ND[chosen]), tensor_of(self.heed_N[chosen]), tensor_of(self.member_NG[chosen]),
+            tensor_of(share_N), tensor_of(self.aim_N[chosen]),
+        )  # fmt: skip
 
 
 def train_finish(config: Training) -> None:
@@ -140,16 +239,18 @@ def train_finish(config: Training) -> None:
     sample_pool(config)
     pairs, schedule = _Pairs(config), config.finish
     decoder = load_autoencoder(config).decoder
-    decoder.latent_mean.copy_(pairs.batches.moments[0])
-    decoder.latent_spread.copy_(pairs.batches.moments[1])
+    decoder.latent_mean.copy_(pairs.moments[0])
+    decoder.latent_spread.copy_(pairs.moments[1])
     before = copy.deepcopy(decoder).requires_grad_(False)
+    pairs.aim(before)
     recogniser = load_recogniser(config, "conditioning").requires_grad_(False)
     critic = loop.initialised(lambda: Critic(grain=True), config.rng("finish", 2**31 + 1))
     decoding = loop.adamw(decoder.parameters(), schedule.rate, 0.0)
+    prices = Prices(pairs.member_NG.shape[1]).to(torch.get_default_device())
     judging = torch.optim.AdamW(critic.parameters(), lr=1e-3, betas=(0.5, 0.98))
 
     def step(number: int, rng: np.random.Generator) -> dict[str, float]:
-        latents, true, weight, who, heed_N = pairs.some(schedule.batch, rng)
+        latents, true, weight, who, heed_N, member_NG, share_N, aim_N = pairs.some(schedule.batch, rng)
         half = len(latents) // 2
         made = decoder(latents)
         with torch.no_grad():
@@ -163,15 +264,21 @@ def train_finish(config: Training) -> None:
         kept = (F.avg_pool2d(lift(made[:half]), 4) - F.avg_pool2d(lift(old), 4)).abs().mean()
         alike = (recogniser(made) * who).sum(1).mean()
         fooled = -critic(made).mean()
+        smooth_N = (aim_N[:half] - sharpness(made[:half])) / aim_N.mean()
+        cost = prices.cost(smooth_N, member_NG[:half])
+        prices.rise(smooth_N, member_NG[:half], share_N[:half])
         share = min(1.0, max(0, number - 100) / 150)  # the critic first learns what renders look like
         pattern = grid(made)
-        loss = 0.7 * lacking + 0.4 * exact + 2.0 * kept + 0.5 * (1 - alike) + 80.0 * pattern + 0.06 * share * fooled
+        loss = (
+            0.7 * lacking + 0.4 * exact + 2.0 * kept + 0.5 * (1 - alike) + 80.0 * pattern + 0.06 * share * fooled + cost
+        )
         decoding.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         decoding.step()
         figures = {
             "lacking": lacking,
+            "smooth": smooth_N.mean(),
             "exact": exact,
             "kept": kept,
             "alike_cos": alike,
@@ -180,7 +287,7 @@ def train_finish(config: Training) -> None:
         }
         return {name: float(value.detach()) for name, value in figures.items()}
 
-    models: dict[str, nn.Module] = {"model": decoder, "critic": critic}
+    models: dict[str, nn.Module] = {"model": decoder, "critic": critic, "prices": prices}
     loop.run("finish", config, schedule, step, stream="finish", models=models, optimisers=[decoding, judging])
 
 

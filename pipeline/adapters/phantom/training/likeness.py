@@ -35,6 +35,7 @@ from pipeline.adapters.phantom.traits import identity_column
 _FIRST_STEP = 2  # sampler steps before this one settle pose and light; no gradient goes through them
 _SOFTNESS_COS = 0.05
 _TONE_SHARES = (0.25, 0.25, 0.5)
+_HEED = {"light_ambient": 3.0, "smile": 1.5}  # how strong the soft light is shows least, and would be obeyed least
 _AGE = [name for name, _, _ in CONDITIONS].index("age_offset_years")
 
 
@@ -51,6 +52,8 @@ class _Sampler:
         self.sigmas = sigma_schedule(int(config.sampler["steps"]), config.sampler["shift"])
         self.guidance = float(config.sampler["guidance"])
         self.reader = load_reader(config).requires_grad_(False)
+        heed = np.array([_HEED.get(name, 1.0) for name, _, _ in READS], np.float32)
+        self.heed_R = tensor_of(heed / heed.mean())
         groups = tone_group(batches.traits_IT[:, identity_column("skin_tone_mst")])
         self.members = [m for g in range(3) if len(m := np.flatnonzero(groups == g))]
 
@@ -68,7 +71,8 @@ class _Sampler:
         pictures = torch.roll(pictures, (int(down), int(across)), (2, 3))
         grain = tensor_of(rng.standard_normal(pictures.shape, dtype=np.float32))
         pictures = pictures + float(rng.uniform(0, 0.04)) * grain
-        strayed = F.smooth_l1_loss(self.reader(pictures), self._shown(owners, rows), beta=0.1)
+        read, shown = self.reader(pictures), self._shown(owners, rows)
+        strayed = (F.smooth_l1_loss(read, shown, reduction="none", beta=0.1) * self.heed_R).mean()
         cos_N = (self.recogniser(pictures.flip(3) if rng.random() < 0.5 else pictures) * target).sum(1)
         lacking_N = _SOFTNESS_COS * F.softplus((self.enough_cos - cos_N) / _SOFTNESS_COS)
         missing = (lacking_N * (1 - wanted[:, _AGE].abs())).mean()

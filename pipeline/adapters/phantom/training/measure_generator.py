@@ -36,7 +36,7 @@ from pipeline.domain.spread import vendi_score
 Faces = npt.NDArray[np.uint8]
 TEMPLATE = 4
 FEW_STEPS = 4
-_SHOTS = 3
+_SHOTS = 6
 _SHOWN = tuple(name for name, _, _ in CONDITIONS if name != "age_offset_years")  # an offset is not seen in one picture
 
 
@@ -97,8 +97,8 @@ def measure_generator(config: Training, drawn: Drawn, embeddings: dict[str, npt.
         figures[role], own_cos_N = _likeness(role, faces, owner, drawn, embeddings[role])
         if role != "auditor":
             lowest = np.minimum(lowest, own_cos_N)
-    figures |= _adherence(faces, owner, asked, drawn)
-    figures["sharpness"] = _sharpness(faces, owner, drawn)
+    figures |= _adherence(config, faces, owner, asked, drawn)
+    figures["sharpness"] = _sharpness(config, faces, owner, drawn)
     figures["few_steps"] = _few_steps(who, np.stack(list(asked.values()), axis=1), owner, drawn, embeddings, rng)
     figures["other_ages"] = _other_ages(config, drawn, embeddings)
     contact_sheet(faces[rng.permutation(len(faces))[:96]], config.home / "generated.png")
@@ -106,9 +106,11 @@ def measure_generator(config: Training, drawn: Drawn, embeddings: dict[str, npt.
     return figures
 
 
-def _adherence(faces: Faces, owner_N: Places, asked: dict[str, Array], drawn: Drawn) -> dict[str, Any]:
+def _adherence(
+    config: Training, faces: Faces, owner_N: Places, asked: dict[str, Array], drawn: Drawn
+) -> dict[str, Any]:
     """How what the attribute model reads goes with what was asked for, and with what identities are like."""
-    found, groups = read(loading.load_attributes(), faces), groups_of(drawn)
+    found, groups, chance = read(loading.load_attributes(), faces), groups_of(drawn), config.rng("measure", 8)
     known = {name: asked[name] for name in _SHOWN}
     for name in ("skin_tone_mst", "age_years", "presentation"):
         known[name] = by_identity(drawn.truth(name), drawn.owner_N)[owner_N]
@@ -120,7 +122,7 @@ def _adherence(faces: Faces, owner_N: Places, asked: dict[str, Array], drawn: Dr
     everybody = np.ones(int(drawn.owner_N[-1]) + 1, dtype=bool)
     return {
         "adherence_r": {name: r(name, everybody) for name in known},
-        "adherence_r_by_group": {name: by_group(groups, functools.partial(r, name)) for name in _SHOWN},
+        "adherence_r_by_group": {name: by_group(groups, functools.partial(r, name), chance) for name in _SHOWN},
         "yaw_mean_error_deg": rounded(np.abs(found["yaw_deg"] - asked["yaw_deg"]).mean()),
     }
 
@@ -207,28 +209,36 @@ def _likeness(
     return figures | within, own
 
 
-def _sharpness(faces: Faces, owner_N: Places, drawn: Drawn) -> dict[str, Any]:
+def _sharpness(config: Training, faces: Faces, owner_N: Places, drawn: Drawn) -> dict[str, Any]:
     """Edges of made pictures as a share of those of rendered ones of the same people, 1 being as sharp.
 
-    Both are measured as they are stored: JPEG adds edges of its own, about an eighth.
+    Both are measured as they are stored: JPEG adds edges of its own, about an eighth. The decoder was trained to have
+    as many before that (`finish.Prices`), which those among means of 2 x 2 pixels, `coarse`, took no part in.
     """
-    made_I = by_identity(edges(faces), owner_N)
-    rendered_I = by_identity(edges(jpeg(drawn.faces_NHWC, 95)), drawn.owner_N)
-    return {
-        "of_renders": rounded(made_I.mean() / rendered_I.mean()),
-        "of_renders_by_group": by_group(
-            groups_of(drawn), lambda of: rounded(made_I[of].mean() / rendered_I[of].mean())
-        ),
-    }
+    rendered, groups = jpeg(drawn.faces_NHWC, 95), groups_of(drawn)
+    figures: dict[str, Any] = {}
+    for name, block_px in (("", 1), ("coarse_", 2)):
+        made_I = by_identity(edges(faces, block_px), owner_N)
+        rendered_I = by_identity(edges(rendered, block_px), drawn.owner_N)
+        share = functools.partial(_share_of_means, made_I, rendered_I)
+        figures[f"{name}of_renders"] = share(np.ones(len(made_I), dtype=bool))
+        figures[f"{name}of_renders_by_group"] = by_group(groups, share, config.rng("measure", 9, block_px))
+    return figures
 
 
-def edges(faces_NHWC: Faces) -> Array:
-    """Return the mean size of the Laplacian over eyes, nose and mouth, in grey levels (N,).
+def _share_of_means(made_I: Array, rendered_I: Array, of: npt.NDArray[np.bool_]) -> float:
+    return rounded(made_I[of].mean() / rendered_I[of].mean())
+
+
+def edges(faces_NHWC: Faces, block_px: int = 1) -> Array:
+    """Return the mean size of the Laplacian over eyes, nose and mouth, in grey levels (N,); of means of blocks of
+    pixels where `block_px` (1, 2 or 4) asks for coarser detail.
 
     The window is the one in which aligned faces have them; light is relative to the window's own mean, since a dark
     face has the same edges at a smaller size.
     """
     window = faces_NHWC[:, 36:100, 26:86].astype(np.float32).mean(axis=3)
+    window = window.reshape(len(window), 64 // block_px, block_px, 60 // block_px, block_px).mean(axis=(2, 4))
     window /= window.mean(axis=(1, 2), keepdims=True) + 8.0
     middle = 4 * window[:, 1:-1, 1:-1]
     around = window[:, :-2, 1:-1] + window[:, 2:, 1:-1] + window[:, 1:-1, :-2] + window[:, 1:-1, 2:]

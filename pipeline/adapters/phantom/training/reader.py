@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.adapters.phantom.networks import CONDITIONS
-from pipeline.adapters.phantom.networks_readers import ConditioningRecogniser
+from pipeline.adapters.phantom.networks_readers import ConditioningRecogniser, lift
 from pipeline.adapters.phantom.training import loop
 from pipeline.adapters.phantom.training.augment import roughen, to_input
 from pipeline.adapters.phantom.training.config import AGED_DRAWS, GENERATOR_DRAWS, Training
@@ -26,16 +26,16 @@ READS = (*_SHOWN, ("age_years", 18.0, 80.0), ("skin_tone_mst", 1.0, 10.0), ("pre
 
 
 class Reader(nn.Module):
-    """A residual net like the conditioning recogniser's, with values at its end."""
+    """A residual net like the conditioning recogniser's, with values at its end; it sees light and its logarithm."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = ConditioningRecogniser().body
+        self.body = ConditioningRecogniser(inputs=6).body
         self.head = nn.Sequential(nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, len(READS)))
 
     def forward(self, faces_NCHW: Tensor) -> Tensor:
         """Pictures in -1..1 to what they show (N, len(READS)), as `scaled` gives it."""
-        return self.head(self.body(faces_NCHW))  # type: ignore[no-any-return]
+        return self.head(self.body(torch.cat([faces_NCHW, lift(faces_NCHW)], dim=1)))  # type: ignore[no-any-return]
 
 
 def scaled(values_NR: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -50,7 +50,7 @@ def train_reader(config: Training) -> None:
     truth_NR = scaled(np.stack([drawn.truth(name) for name, _, _ in READS], axis=1))
     sign = np.array([-1.0 if name in ("yaw_deg", "roll_deg", "light_azimuth_deg") else 1.0 for name, _, _ in READS])
     model = loop.initialised(Reader, config.rng("reader", 2**31)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = loop.adamw(model.parameters(), schedule.rate, 0.03)
+    optimisers = loop.muon_and_adamw(model, schedule.rate)
     count = len(drawn.owner_N)
 
     def step(number: int, rng: np.random.Generator) -> dict[str, float]:
@@ -63,13 +63,14 @@ def train_reader(config: Training) -> None:
         soft = (0.5 * rng.random(len(rows)) * (rng.random(len(rows)) < 0.3)).astype(np.float32)
         rough = roughen(faces, soft, (4.0 * rng.random(len(rows))).astype(np.float32), rng)
         loss = F.smooth_l1_loss(model.train()(to_input(rough)), target, beta=0.1)
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         return {"loss": float(loss.detach())}
 
-    loop.run("reader", config, schedule, step, stream="reader", models={"model": model}, optimisers=[optimiser])
+    loop.run("reader", config, schedule, step, stream="reader", models={"model": model}, optimisers=optimisers)
 
 
 def load_reader(config: Training) -> nn.Module:
