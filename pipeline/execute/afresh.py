@@ -8,7 +8,6 @@ by itself: where they gave decisions, a run begins afresh only with decisions th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +30,7 @@ from pipeline.flow.curating.listing import earlier, listing_name, new_inputs
 from pipeline.flow.curating.review import queue_path
 from pipeline.flow.parts import Parts
 from pipeline.flow.quarantine import PREFIX as QUARANTINE
+from pipeline.flow.removal import remove
 from pipeline.flow.versions import versions
 
 ENDED = "ended"
@@ -41,9 +41,6 @@ HOW = "nothing is published, so the same command begins afresh once the recipe i
 _MAY_BE_READ_LATER = {fault.value for fault in (Fault.CHANGED, Fault.GONE, Fault.NOT_ALLOWED, Fault.READ_FAILED)}
 """Faults that can be over though the listing is as it was; of all others (a broken link, a bad archive) it tells."""
 _FOLDERS = (*HELD, "segments/", "audits/", PREVIEWS, NOTES, QUARANTINE, "receipts/")
-LOOK_S = 0.25
-"""For so long a look at the lease counts. One that was paused while it removed, and was replaced, then finds out before
-it takes the next file: those of whoever replaced it have the same names."""
 
 
 def end_with_nobody(parts: Parts, generation: int) -> None:
@@ -104,13 +101,7 @@ def begin_afresh(session: Session, kit: Kit, reviewed: Reviewed) -> None:
         _require_no_decision_lost(parts, reviewed)
     session.observer.event("stage", name="begin afresh", total=1, done=0)
     _say(parts, REMOVED)
-    looked_s = -math.inf
-    for path in [path for folder in _FOLDERS for path in parts.store.list(folder)]:
-        if abs(parts.clock.now_s() - looked_s) >= LOOK_S:
-            parts.guard()
-            looked_s = parts.clock.now_s()
-        parts.store.delete(path)
-    parts.guard()
+    remove(parts, [path for folder in _FOLDERS for path in parts.store.list(folder)])
     # last: as long as it stands, the next run knows that there is something to remove
     parts.store.delete(recipe_path(0))
     session.observer.event("step")

@@ -36,6 +36,7 @@ from pipeline.flow.erase.sweep import Staying
 from pipeline.flow.heartbeat import Heartbeat
 from pipeline.flow.parts import Parts
 from pipeline.flow.past import past_of
+from pipeline.flow.removal import remove
 from pipeline.flow.sidecars import side_car_records
 from pipeline.flow.splits import forget, read_split, split_names
 from pipeline.flow.versions import published_rows, read_manifests, read_newest
@@ -260,10 +261,7 @@ def _sweep(session: Session, journal: Journal, standing: Manifest, begun_s: floa
     records = [r for unit, rs in side_car_records(store).items() if unit in known for r in rs]
     staying = Staying(known, records, standing)
     doomed = staying.doomed(store)
-    for number, entry in enumerate(doomed):
-        if number % 100 == 0:
-            parts.guard()
-        store.delete(entry.path)
+    remove(parts, [entry.path for entry in doomed])
     # temporary files and unfinished uploads of killed writers may hold anything
     leftovers = store.remove_leftovers(begun_s)
     if left := staying.doomed(store):

@@ -15,8 +15,8 @@ from jobs import wiring
 from pipeline.adapters.stores import LocalStore, MemoryStore
 from pipeline.domain.errors import CalibrationError, LeaseHeldError, PlanMismatchError, TargetNotReachedError
 from pipeline.domain.review import decisions_of
-from pipeline.execute.afresh import LOOK_S
 from pipeline.execute.settling import Reviewed
+from pipeline.flow.removal import LOOK_S
 from tests.crawls import crawl, crawl_recipe, crawled, gather, outcomes
 from tests.recipes import MADE_UP
 from tests.worlds import copy_of, mint, problems, sketches
