@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from pipeline.adapters.phantom.training import config, draws, flow
 from pipeline.adapters.phantom.training.__main__ import main
-from pipeline.adapters.phantom.training.augment import to_input
 from pipeline.adapters.phantom.training.autoencoder import focus
-from pipeline.adapters.phantom.training.finish import Prices, aims, detail_loss, grid, others, sharpness
+from pipeline.adapters.phantom.training.finish import detail_loss, grid, others
 from pipeline.adapters.phantom.training.groups import AGE_BANDS, by_group
-from pipeline.adapters.phantom.training.measure_generator import edges, own_pairs, pairs, templates
+from pipeline.adapters.phantom.training.measure_generator import own_pairs, pairs, templates
 from pipeline.adapters.phantom.training.reader import READS, scaled
+from pipeline.adapters.phantom.training.sharpness import Prices, aims, edges
 from pipeline.adapters.phantom.traits import nuisance_column
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,14 @@ def test_blur_lowers_edges_of_any_brightness_alike() -> None:
     assert soft < 0.7 * plain
 
 
+def test_edges_are_those_of_the_size_that_is_asked_for() -> None:
+    """Stripes of a pixel are edges at one pixel and none at two; the value is the Laplacian's, by hand."""
+    stripes = np.full((1, 112, 112, 3), 100, dtype=np.uint8)
+    stripes[:, :, ::2] = 140
+    assert edges(stripes)[0] == pytest.approx(2 * 40 / (120 + 8), rel=1e-4)
+    assert edges(stripes, block_px=2)[0] == pytest.approx(0, abs=1e-5)
+
+
 def test_pictures_at_other_ages_belong_to_the_people_of_the_draw_they_are_of(tmp_path: Path) -> None:
     """Rows of an aged draw carry the identities of its first draw, and the flow finds them under the same numbers."""
     training = config.short(tmp_path)
@@ -139,12 +147,6 @@ def test_detail_is_that_of_the_face_and_not_of_its_light(gain: float, seed: int)
     assert float(detail_loss(clean, clean, weight).mean()) == 0
     assert float(detail_loss(dim, clean, weight).mean()) < 0.2 * float(detail_loss(blurred, clean, weight).mean())
     assert float(detail_loss(grainy, clean, weight).mean()) > float(detail_loss(dim, clean, weight).mean())
-
-
-def test_what_is_priced_is_what_is_measured() -> None:
-    """The sharpness that the decoder is asked for is that of the card, on pictures that nothing has stored yet."""
-    faces = np.random.default_rng(5).integers(0, 256, (3, 112, 112, 3)).astype(np.uint8)
-    np.testing.assert_allclose(sharpness(to_input(faces)).numpy(), edges(faces), rtol=1e-4)
 
 
 def test_a_group_that_lacks_sharpness_pays_more_until_it_lacks_none() -> None:

@@ -48,7 +48,9 @@ def lift(faces_NCHW: Tensor) -> Tensor:
 
 
 class ConditioningRecogniser(nn.Module):
-    """Residual net; its space is the one the generator is told identities in."""
+    """Residual net; its space is the one the generator is told identities in. Other nets take its body, for as many
+    `inputs` (channels of a picture) as they see.
+    """
 
     def __init__(self, inputs: int = 3) -> None:
         super().__init__()

@@ -38,12 +38,12 @@ from pipeline.adapters.phantom.training.draws import load_draws
 from pipeline.adapters.phantom.training.flow import load_flow
 from pipeline.adapters.phantom.training.groups import BEARDED, GROUPINGS, grouped
 from pipeline.adapters.phantom.training.recognition import embed, load_recogniser
+from pipeline.adapters.phantom.training.sharpness import Prices, aims, sharpness
 
 _BATCH = 16
 _BLOCK_PX = 8  # what one place of the latents is drawn as
 _MORE_BEARDED = 2.5  # one face in eight has a beard, and of all that is smoothed beards are smoothed most
 _OLD_YEARS, _HEED = 45.0, 2.2  # what is asked of wrinkled and bearded faces counts for more
-_RISE = 0.02  # of a price in a step, for all the sharpness that its group lacks
 _ENOUGH = 6e-4  # of the window's mean light: detail below this is nothing
 
 
@@ -71,37 +71,6 @@ def detail_loss(made_NCHW: Tensor, true_NCHW: Tensor, weight_N1HW: Tensor) -> Te
         loss_N = loss_N + 0.5 * (weight * (made / true).log().abs()).sum((1, 2, 3))
         loss_N = loss_N + ((weight * made).sum((1, 2, 3)) / (weight * true).sum((1, 2, 3))).log().square()
     return loss_N
-
-
-def sharpness(faces_NCHW: Tensor) -> Tensor:
-    """What `measure_generator.edges` measures, (N,), with a gradient and before anything is stored."""
-    window = (faces_NCHW[:, :, 36:100, 26:86].mean(1) + 1.0) * 127.5
-    window = window / (window.mean((1, 2), keepdim=True) + 8.0)
-    inner = 4 * window[:, 1:-1, 1:-1] - window[:, :-2, 1:-1] - window[:, 2:, 1:-1]
-    return (inner - window[:, 1:-1, :-2] - window[:, 1:-1, 2:]).abs().mean((1, 2))
-
-
-class Prices(nn.Module):
-    """What every group's sharpness is worth: a price rises while its group is less sharp than its renders, and falls
-    while it is sharper, so that in the end nobody's faces are smoother than anybody else's (dual ascent on the
-    constraint that the groups' means agree with their renders').
-    """
-
-    price_G: Tensor
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.register_buffer("price_G", torch.zeros(groups))
-
-    def cost(self, lacking_N: Tensor, member_NG: Tensor) -> Tensor:
-        """Return what lacks, at the prices of the groups that each picture is of."""
-        return ((member_NG @ self.price_G) * lacking_N).mean()
-
-    @torch.no_grad()
-    def rise(self, lacking_N: Tensor, member_NG: Tensor, share_N: Tensor) -> None:
-        """Move every price by what its group lacks on average; `share_N` says how much too often each is drawn."""
-        counts_NG = member_NG / share_N[:, None]
-        self.price_G += _RISE * (lacking_N @ counts_NG) / counts_NG.sum(0).clamp(min=1e-6)
 
 
 def grid(faces_NCHW: Tensor) -> Tensor:
@@ -165,17 +134,6 @@ class _Some(NamedTuple):
     member_NG: Tensor
     share_N: Tensor
     aim_N: Tensor
-
-
-def aims(
-    drawn_N: npt.NDArray[np.float64], rendered_N: npt.NDArray[np.float64], member_NG: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return sharpnesses that go with `drawn_N` picture by picture and have the means of `rendered_N` in every group.
-
-    Each group adds its own part to what is drawn (least squares; the residuals of membership columns sum to nought).
-    """
-    more_G = np.linalg.lstsq(member_NG.astype(np.float64), rendered_N - drawn_N, rcond=None)[0]
-    return np.asarray(drawn_N + member_NG @ more_G, dtype=np.float32)
 
 
 class _Pairs:

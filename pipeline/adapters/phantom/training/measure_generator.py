@@ -30,6 +30,7 @@ from pipeline.adapters.phantom.training.groups import (
 )
 from pipeline.adapters.phantom.training.recognition import embed
 from pipeline.adapters.phantom.training.sampling import Generator, contact_sheet, probe_conditions
+from pipeline.adapters.phantom.training.sharpness import edges
 from pipeline.domain.calibration import Calibration, equal_error_rate
 from pipeline.domain.spread import vendi_score
 
@@ -213,7 +214,7 @@ def _sharpness(config: Training, faces: Faces, owner_N: Places, drawn: Drawn) ->
     """Edges of made pictures as a share of those of rendered ones of the same people, 1 being as sharp.
 
     Both are measured as they are stored: JPEG adds edges of its own, about an eighth. The decoder was trained to have
-    as many before that (`finish.Prices`), which those among means of 2 x 2 pixels, `coarse`, took no part in.
+    as many before that (`sharpness.Prices`), which those among means of 2 x 2 pixels, `coarse`, took no part in.
     """
     rendered, groups = jpeg(drawn.faces_NHWC, 95), groups_of(drawn)
     figures: dict[str, Any] = {}
@@ -228,21 +229,6 @@ def _sharpness(config: Training, faces: Faces, owner_N: Places, drawn: Drawn) ->
 
 def _share_of_means(made_I: Array, rendered_I: Array, of: npt.NDArray[np.bool_]) -> float:
     return rounded(made_I[of].mean() / rendered_I[of].mean())
-
-
-def edges(faces_NHWC: Faces, block_px: int = 1) -> Array:
-    """Return the mean size of the Laplacian over eyes, nose and mouth, in grey levels (N,); of means of blocks of
-    pixels where `block_px` (1, 2 or 4) asks for coarser detail.
-
-    The window is the one in which aligned faces have them; light is relative to the window's own mean, since a dark
-    face has the same edges at a smaller size.
-    """
-    window = faces_NHWC[:, 36:100, 26:86].astype(np.float32).mean(axis=3)
-    window = window.reshape(len(window), 64 // block_px, block_px, 60 // block_px, block_px).mean(axis=(2, 4))
-    window /= window.mean(axis=(1, 2), keepdims=True) + 8.0
-    middle = 4 * window[:, 1:-1, 1:-1]
-    around = window[:, :-2, 1:-1] + window[:, 2:, 1:-1] + window[:, 1:-1, :-2] + window[:, 1:-1, 2:]
-    return np.abs(middle - around).mean(axis=(1, 2))  # type: ignore[no-any-return]
 
 
 def measure_variety(config: Training, drawn: Drawn, embeddings: dict[str, npt.NDArray[np.float32]]) -> dict[str, Any]:
